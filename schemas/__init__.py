@@ -1,0 +1,1 @@
+"""The nouns of penstock: artifact types, verdicts, errors and file layouts."""
