@@ -312,7 +312,9 @@ class Component(_Declared):
         parts = [
             f"{each.name}={getattr(self, each.name)!r}"
             for each in dataclasses.fields(self)
-            if each.init and getattr(self, each.name) != each.default
+            if each.init
+            and getattr(self, each.name) != each.default
+            and (each.name, self.name) != ("name", type(self).__name__)
         ]
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -520,7 +522,8 @@ def _wrong_type(
 ) -> PipelineError:
     return PipelineError(
         f"{component.name}.{name} takes {takes}, got {value!r} "
-        f"({type(value).__name__}). Pass a value of that kind."
+        f"({type(value).__name__.replace('FrozenDict', 'dict')}). Pass a value of that "
+        "kind."
     )
 
 

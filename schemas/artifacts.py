@@ -68,7 +68,9 @@ class Artifact:
         self.source = source
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.source or self._uri!r})"
+        return (
+            f"{type(self).__name__}({str(self.source) if self.source else self._uri!r})"
+        )
 
     @property
     def is_promise(self) -> bool:
