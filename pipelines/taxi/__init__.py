@@ -1,0 +1,1 @@
+"""The ready pipeline: from taxi trips to a served model of generous tips."""
