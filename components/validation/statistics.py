@@ -1,0 +1,340 @@
+"""Statistics of splits: TFDV's own generators over Arrow record batches, on Beam.
+
+Only imported where statistics are computed: it loads TFDV and Beam.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import tensorflow_data_validation as tfdv
+from tensorflow_data_validation import constants
+from tensorflow_data_validation.statistics import stats_impl
+from tensorflow_data_validation.statistics.generators import (
+    cross_feature_stats_generator,
+)
+from tensorflow_data_validation.utils import slicing_util
+from tensorflow_metadata.proto.v0 import statistics_pb2
+from tfx_bsl.arrow import array_util
+from tfx_bsl.statistics import merge_util
+
+from penstock.components.columns.examples import RowGroup, read_row_group
+from penstock.components.columns.forms import to_tfdv_form
+from penstock.components.validation.protos import write_binary
+from penstock.schemas.errors import DataError
+
+ROWS_PER_PORTION = 250_000
+MOST_PORTIONS = 64
+
+Slice: TypeAlias = "Mapping[str, str | int | None]"
+"""Features to slice by: a value, or None for every value that occurs."""
+
+Accumulator: TypeAlias = "dict[tuple[str, int], list[Any]]"
+"""Generator states by slice: its name, and the position of what defines it."""
+
+_ALL_EXAMPLES = (constants.DEFAULT_SLICE_KEY, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Portion:
+    """Consecutive row groups of a split, accumulated in order by one worker.
+
+    Where portions begin depends on files and row groups only, never on the runner, so
+    that the statistics are the same to the last bit wherever they are computed.
+    """
+
+    split: str
+    number: int
+    row_groups: tuple[RowGroup, ...]
+    schema: pa.Schema
+
+    @property
+    def rows(self) -> int:
+        """How many rows the files' own footers promise."""
+        return sum(group.rows for group in self.row_groups)
+
+
+def portions(
+    split: str, row_groups: Sequence[RowGroup], schema: pa.Schema
+) -> list[Portion]:
+    """Divide the row groups of a split into portions, at least one.
+
+    There are at most `MOST_PORTIONS`, so that the states that are merged at the end
+    take the same memory however many rows there are.
+
+    Args:
+        split: Name of the split.
+        row_groups: Its row groups, in order.
+        schema: Its columns, in natural form: they are described even without a row.
+    """
+    total = sum(group.rows for group in row_groups)
+    size = max(ROWS_PER_PORTION, -(-total // MOST_PORTIONS))
+    found: list[Portion] = []
+    pending: list[RowGroup] = []
+    rows = 0
+    for group in row_groups:
+        pending.append(group)
+        rows += group.rows
+        if rows >= size:
+            found.append(Portion(split, len(found), tuple(pending), schema))
+            pending, rows = [], 0
+    if pending or not found:
+        found.append(Portion(split, len(found), tuple(pending), schema))
+    return found
+
+
+class StatisticsAnalysis:
+    """Create, add, merge, extract: what a Beam CombineFn does, in a given order.
+
+    TFDV's sketches and floating-point sums depend in their last digits on the order
+    in which they are fed and merged; here the caller fixes the order.
+
+    Args:
+        options: What to compute, as TFDV says it.
+        slices: What to slice by, beside all examples.
+        feature_crosses: Pairs of numeric features to correlate.
+    """
+
+    def __init__(
+        self,
+        options: tfdv.StatsOptions,
+        slices: Sequence[Slice] = (),
+        feature_crosses: Sequence[Sequence[str]] = (),
+    ) -> None:
+        self._weight_feature = options.weight_feature
+        self._slicers = [
+            slicing_util.get_feature_value_slicer(
+                {
+                    # TFDV compares values as they lie in the column, and text is
+                    # bytes in some columns and strings in others.
+                    feature: [value, value.encode()]
+                    if isinstance(value, str)
+                    else None
+                    if value is None
+                    else [value]
+                    for feature, value in each.items()
+                }
+            )
+            for each in slices
+        ]
+        self._generators = stats_impl.get_generators(options, in_memory=True)
+        if feature_crosses:
+            self._generators.append(
+                cross_feature_stats_generator.CrossFeatureStatsGenerator(
+                    # TFDV silently drops pairs that are not in sorted order.
+                    feature_crosses=[
+                        (min(pair), max(pair)) for pair in feature_crosses
+                    ],
+                    sample_rate=1.0,
+                )
+            )
+        for generator in self._generators:
+            generator.setup()
+        self._arguments = (options, tuple(slices), tuple(feature_crosses))
+
+    def __reduce__(self) -> tuple[type[StatisticsAnalysis], tuple[Any, ...]]:
+        # TFDV's generators hold lambdas, which only some picklers take.
+        return StatisticsAnalysis, self._arguments
+
+    def create_accumulator(self) -> Accumulator:
+        """Return the state of having seen nothing."""
+        return {}
+
+    def add_input(self, accumulator: Accumulator, batch: pa.RecordBatch) -> None:
+        """Add a record batch in the form that TFDV reads to an accumulator.
+
+        Raises:
+            DataError: If an example's weight is missing or is no weight.
+        """
+        if self._weight_feature is not None:
+            _check_weights(batch, self._weight_feature)
+        for key, part in self._sliced(batch):
+            states = accumulator.get(key)
+            if states is None:
+                states = [each.create_accumulator() for each in self._generators]
+            accumulator[key] = [
+                each.add_input(state, part)
+                for each, state in zip(self._generators, states, strict=True)
+            ]
+
+    def merge_accumulators(self, accumulators: Iterable[Accumulator]) -> Accumulator:
+        """Merge accumulators in the order given."""
+        by_slice: dict[tuple[str, int], list[list[Any]]] = {}
+        for accumulator in accumulators:
+            for key, states in accumulator.items():
+                by_slice.setdefault(key, []).append(states)
+        return {
+            key: [
+                each.merge_accumulators(states)
+                for each, states in zip(
+                    self._generators, zip(*parts, strict=True), strict=True
+                )
+            ]
+            for key, parts in by_slice.items()
+        }
+
+    def extract_output(
+        self, accumulator: Accumulator
+    ) -> statistics_pb2.DatasetFeatureStatisticsList:
+        """Return the statistics: of all examples first, then of slices by name.
+
+        Raises:
+            DataError: If two definitions of slices gave slices of the same name.
+        """
+        result = statistics_pb2.DatasetFeatureStatisticsList()
+        order = sorted(accumulator, key=lambda key: (key != _ALL_EXAMPLES, key))
+        for (name, _), (other, _) in itertools.pairwise(order):
+            if name == other:
+                raise DataError(
+                    f"Slice '{name}' comes out of two definitions in slices, and its "
+                    "statistics would be mixed. Drop or rename one of the features."
+                )
+        for key in order:
+            result.datasets.append(self._extracted(accumulator[key]))
+            if self._slicers:
+                result.datasets[-1].name = key[0]
+        if not result.datasets:
+            result.datasets.add(name=_ALL_EXAMPLES[0] if self._slicers else "")
+        return result
+
+    def _sliced(
+        self, batch: pa.RecordBatch
+    ) -> Iterator[tuple[tuple[str, int], pa.RecordBatch]]:
+        yield _ALL_EXAMPLES, batch
+        for number, slicer in enumerate(self._slicers):
+            for name, part in slicer(batch):
+                yield (name, number), part
+
+    def _extracted(self, states: list[Any]) -> statistics_pb2.DatasetFeatureStatistics:
+        outputs = [
+            each.extract_output(each.compact(state))
+            for each, state in zip(self._generators, states, strict=True)
+        ]
+        (dataset,) = merge_util.merge_dataset_feature_statistics(outputs).datasets
+        # TFDV keeps crosses in a set, whose order changes from process to process.
+        crosses = sorted(
+            dataset.cross_features,
+            key=lambda cross: (*cross.path_x.step, *cross.path_y.step),
+        )
+        del dataset.cross_features[:]
+        dataset.cross_features.extend(crosses)
+        return dataset
+
+
+def _check_weights(batch: pa.RecordBatch, feature: str) -> None:
+    column = batch.column(batch.schema.get_field_index(feature))
+    lengths = (
+        np.zeros(len(column), dtype=np.int64)
+        if pa.types.is_null(column.type)
+        else np.asarray(array_util.ListLengthsFromListArray(column))
+    )
+    wrong = np.flatnonzero(lengths != 1)
+    if wrong.size:
+        count = int(lengths[wrong[0]])
+        raise DataError(
+            f"Weight feature '{feature}' has {count} values in {wrong.size} of "
+            f"{len(column)} examples. Give every example exactly one weight."
+        )
+    if not len(column):
+        return
+    weights = np.asarray(column.flatten())
+    bad = ~np.isfinite(weights) | (weights < 0)
+    if bad.any():
+        raise DataError(
+            f"Weight feature '{feature}' holds {weights[bad][0]}, which is no weight. "
+            "Use finite numbers of at least 0."
+        )
+
+
+def write_statistics(
+    pipeline: beam.Pipeline,
+    work: Sequence[Portion],
+    analysis: StatisticsAnalysis,
+    files: Mapping[str, Path],
+) -> None:
+    """Add to a Beam pipeline: read portions, compute statistics, write one file each.
+
+    Args:
+        pipeline: Where to add.
+        work: The portions of all splits.
+        analysis: What to compute.
+        files: The file to write for every split.
+    """
+    _ = (
+        pipeline
+        | "List portions of splits" >> beam.Create(work, reshuffle=False)
+        | "Spread portions over workers" >> beam.Reshuffle()
+        | "Accumulate each portion" >> beam.Map(accumulate, analysis)
+        | "Gather portions of each split" >> beam.GroupByKey()
+        | "Merge in order and write" >> beam.Map(write_merged, analysis, files)
+    )
+
+
+def accumulate(
+    portion: Portion, analysis: StatisticsAnalysis
+) -> tuple[str, tuple[int, int, Accumulator]]:
+    """Return a portion's split, its number, its rows and what was accumulated.
+
+    Raises:
+        DataError: If a file cannot be described; the text names it.
+    """
+    accumulator = analysis.create_accumulator()
+    if portion.number == 0:
+        # Columns are described even where there is no row, in the schema's order.
+        nothing = pa.RecordBatch.from_arrays(
+            [pa.array([], each.type) for each in portion.schema],
+            names=portion.schema.names,
+        )
+        analysis.add_input(accumulator, to_tfdv_form(nothing))
+    for group in portion.row_groups:
+        for batch in read_row_group(group):
+            try:
+                analysis.add_input(accumulator, to_tfdv_form(batch))
+            except DataError as error:
+                raise DataError(
+                    f"Split '{portion.split}', file '{group.path}': {error}"
+                ) from error
+            except (TypeError, ValueError) as error:
+                raise _not_described(portion.split, error) from error
+    return portion.split, (portion.number, portion.rows, accumulator)
+
+
+def write_merged(
+    gathered: tuple[str, Iterable[tuple[int, int, Accumulator]]],
+    analysis: StatisticsAnalysis,
+    files: Mapping[str, Path],
+) -> None:
+    """Merge the portions of a split by number and write its statistics.
+
+    Raises:
+        DataError: If the portions do not go together, or rows were lost.
+    """
+    split, parts = gathered
+    ordered = sorted(parts, key=lambda part: part[0])
+    promised = sum(rows for _, rows, _ in ordered)
+    try:
+        merged = analysis.merge_accumulators(part for _, _, part in ordered)
+    except (TypeError, ValueError) as error:
+        raise _not_described(split, error) from error
+    statistics = analysis.extract_output(merged)
+    described = statistics.datasets[0].num_examples
+    if described != promised:
+        raise DataError(
+            f"Split '{split}' has {promised} rows by its files' footers, but "
+            f"{described} were described. A file changed while it was read; run again."
+        )
+    write_binary(statistics, files[split])
+
+
+def _not_described(split: str, error: Exception) -> DataError:
+    return DataError(
+        f"Split '{split}' cannot be described: TFDV says '{error}' Give every column "
+        "one type and one depth of lists in all files of a split."
+    )
