@@ -1,0 +1,1 @@
+"""Pipelines: rules, runners, the lineage store and what can be asked of it."""

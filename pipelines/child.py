@@ -1,0 +1,317 @@
+"""Runs a component in a process of its own: killable, seeded, measured alone.
+
+The parent writes a request and starts `python -m penstock.pipelines.child FOLDER`;
+the child reads it, runs the component and writes a response. Both files lie in the
+execution's temporary folder, which only the two of them write.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import pickle
+import resource
+import runpy
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock.components.base import Canceled, Component, RunContext
+from penstock.schemas.errors import PenstockError, PipelineError
+
+if TYPE_CHECKING:
+    from penstock.pipelines.execution import ActiveRun, Execution
+
+_REQUEST = "request.pickle"
+_RESPONSE = "response.pickle"
+_PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
+
+# Layer names and hash orders depend on these, and with them the bytes of a model.
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "TF_DETERMINISTIC_OPS": "1",
+    "TF_CUDNN_DETERMINISTIC": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "1",
+}
+
+
+class ChildFailed(Exception):
+    """What a component raised in its process, as far as it can be carried over.
+
+    Attributes:
+        type_name: Name of the exception's class.
+        message_text: Its text.
+        place: Where it was raised.
+        traceback_text: The whole traceback.
+    """
+
+    def __init__(
+        self, type_name: str, message_text: str, place: str, traceback_text: str
+    ) -> None:
+        super().__init__(f"{type_name}: {message_text}\n\n{traceback_text}")
+        self.type_name = type_name
+        self.message_text = message_text
+        self.place = place
+        self.traceback_text = traceback_text
+
+    def __reduce__(self) -> Any:
+        parts = (self.type_name, self.message_text, self.place, self.traceback_text)
+        return ChildFailed, parts
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    component: bytes
+    main_path: str
+    sys_path: list[str]
+    run_id: str
+    temp_dir: Path
+    beam_args: tuple[str, ...]
+    external_inputs: tuple[Any, ...]
+    progress_descriptor: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Response:
+    properties: dict[str, dict[str, Any]]
+    cpu_seconds: float
+    peak_memory_bytes: int
+    error: PenstockError | ChildFailed | None
+
+
+def run_in_child(
+    live: Component, context: RunContext, run: ActiveRun, execution: Execution
+) -> None:
+    """Run a component in a process of its own and take over what it set.
+
+    Args:
+        live: The component, with facts for inputs and outputs.
+        context: What it may use.
+        run: The run, which kills the process when it is canceled.
+        execution: Given the processor time and memory of the process.
+
+    Raises:
+        ChildFailed: If the component raised, or its process died.
+        PenstockError: If the component raised one.
+        Canceled: If the run was canceled meanwhile.
+        PipelineError: If the component's functions cannot be found by a process.
+    """
+    from penstock.pipelines.execution import kill
+
+    folder = context.temp_dir.parent / f"{context.temp_dir.name}.child"
+    folder.mkdir()
+    run.temporary[_id(execution)].append(folder)
+    read_end, write_end = os.pipe()
+    request = _Request(
+        component=pickle.dumps(live),
+        main_path=_main_path(live),
+        sys_path=list(sys.path),
+        run_id=context.run_id,
+        temp_dir=context.temp_dir.absolute(),
+        beam_args=context.beam_args,
+        external_inputs=context.external_inputs,
+        progress_descriptor=write_end,
+    )
+    (folder / _REQUEST).write_bytes(pickle.dumps(request))
+    limit = live.options.timeout_seconds
+    started = time.monotonic()
+    assert execution.log is not None
+    with open(execution.log, "ab") as log, run.lock:
+        if run.canceled.is_set():
+            raise Canceled
+        child = subprocess.Popen(
+            [sys.executable, "-m", "penstock.pipelines.child", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={
+                **os.environ,
+                **_ENVIRONMENT,
+                "PYTHONPATH": os.pathsep.join(
+                    os.path.abspath(each) for each in sys.path
+                ),
+            },
+            pass_fds=[write_end],
+            start_new_session=True,  # so that Ctrl-C reaches it only through us
+        )
+        run.children.add(child)
+    os.close(write_end)
+    try:
+        timed_out = _follow(child, read_end, context, started, limit)
+    except BaseException:
+        kill(child)
+        raise
+    finally:
+        os.close(read_end)
+        child.wait()
+        run.children.discard(child)
+    if run.canceled.is_set():
+        raise Canceled
+    if timed_out:
+        raise PipelineError(
+            f"'{live.name}' ran longer than its timeout of {limit:g} s and was "
+            "stopped. Allow more with options=Options(timeout_seconds=...), or give it "
+            "less to do."
+        )
+    if not (folder / _RESPONSE).exists():
+        raise ChildFailed(
+            "ProcessDied", _death(child.returncode), "its own process", ""
+        )
+    # Written by the child that this process started, in a folder of its own.
+    response: _Response = pickle.loads((folder / _RESPONSE).read_bytes())
+    execution.cpu_seconds = response.cpu_seconds
+    execution.peak_memory_bytes = response.peak_memory_bytes
+    if response.error is not None:
+        raise response.error
+    for key, properties in response.properties.items():
+        live.outputs[key].properties.update(properties)
+
+
+def _id(execution: Execution) -> int:
+    assert execution.id is not None
+    return execution.id
+
+
+def _follow(
+    child: subprocess.Popen[bytes],
+    read_end: int,
+    context: RunContext,
+    started: float,
+    limit: float | None,
+) -> bool:
+    """Pass on progress until the child is done; return whether it ran out of time."""
+    import select
+
+    from penstock.pipelines.execution import kill
+
+    pending = b""
+    while True:
+        ready, _, _ = select.select([read_end], [], [], 0.1)
+        if ready:
+            block = os.read(read_end, 65_536)
+            if not block:
+                return False
+            *lines, pending = (pending + block).split(b"\n")
+            rows = sum(int(line) for line in lines if line)
+            if rows:
+                context.progress(rows)
+        if limit is not None and time.monotonic() - started > limit:
+            kill(child)
+            return True
+        if child.poll() is not None and not ready:
+            return False
+
+
+def _death(code: int) -> str:
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = (
+            "; the system kills processes when memory runs out"
+            if name == "SIGKILL"
+            else ""
+        )
+        return f"the process was ended by {name}{hint}"
+    return f"the process exited with code {code} and left no result"
+
+
+def _main_path(component: Component) -> str:
+    """Return the script that the component's functions live in, if they do.
+
+    Raises:
+        PipelineError: If they live in a session that no file holds.
+    """
+    needed = [
+        f"{component.name}.{name}"
+        for name, value in component.parameters.items()
+        if isinstance(value, types.FunctionType) and value.__module__ == "__main__"
+    ]
+    if type(component).__module__ == "__main__":
+        needed.append(type(component).__qualname__)
+    if not needed:
+        return ""
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    if not path or not os.path.exists(path):
+        raise PipelineError(
+            f"{needed[0]} is defined in an interactive session, which the process that "
+            f"'{component.name}' runs in cannot read. Put it in a module file and "
+            "import it."
+        )
+    return os.path.abspath(path)
+
+
+def main(folder: Path) -> None:
+    """Run what the request in a folder asks for, and write the response there."""
+    # If the parent is killed, so is this process: nothing goes on unrecorded.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    request: _Request = pickle.loads((folder / _REQUEST).read_bytes())
+    sys.path[:] = request.sys_path
+    error: PenstockError | ChildFailed | None = None
+    properties: dict[str, dict[str, Any]] = {}
+    try:
+        if request.main_path:
+            _load_main(request.main_path)
+        live: Component = pickle.loads(request.component)
+        context = RunContext(
+            run_id=request.run_id,
+            temp_dir=request.temp_dir,
+            beam_args=request.beam_args,
+            external_inputs=request.external_inputs,
+            on_progress=lambda rows: _tell(request.progress_descriptor, rows),
+        )
+        live.run(context)
+        properties = {key: made.properties for key, made in live.outputs.items()}
+    except PenstockError as raised:
+        error = raised
+        traceback.print_exc()
+    except BaseException as raised:
+        error = _carried(raised)
+        traceback.print_exc()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    response = _Response(
+        properties=properties,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        peak_memory_bytes=usage.ru_maxrss * 1024,
+        error=error,
+    )
+    partial = folder / f"{_RESPONSE}.partial"
+    partial.write_bytes(pickle.dumps(response))
+    partial.rename(folder / _RESPONSE)
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _carried(raised: BaseException) -> ChildFailed:
+    frames = [
+        frame
+        for frame in traceback.extract_tb(raised.__traceback__)
+        if "site-packages" not in frame.filename
+    ]
+    last = frames[-1]
+    place = f"{last.name} ({Path(last.filename).name}, line {last.lineno})"
+    text = "".join(traceback.format_exception(raised))
+    return ChildFailed(type(raised).__name__, str(raised), place, text)
+
+
+def _tell(descriptor: int, rows: int) -> None:
+    os.write(descriptor, f"{rows}\n".encode())
+
+
+def _load_main(path: str) -> None:
+    """Make what a script defines importable as `__main__`, without running its main."""
+    module = types.ModuleType("__main__")
+    module.__dict__.update(runpy.run_path(path, run_name="__penstock_main__"))
+    module.__name__ = "__main__"
+    sys.modules["__main__"] = module
+
+
+if __name__ == "__main__":
+    # Imported by its real name, so that what is pickled here is known there.
+    from penstock.pipelines import child
+
+    child.main(Path(sys.argv[1]))

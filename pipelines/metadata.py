@@ -1,0 +1,909 @@
+"""The lineage store on ML Metadata; the only module that imports it.
+
+Types, properties, contexts and event paths are TFX's, so that its tools read what
+is written here. ml-metadata 1.21 has neither filter queries nor lineage subgraphs:
+everything here is plain look-ups by id, type, context and event.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from penstock.schemas.artifacts import (
+    ARTIFACT_TYPES,
+    Artifact,
+    ExternalArtifact,
+    PropertyValue,
+)
+from penstock.schemas.errors import MetadataError
+
+if TYPE_CHECKING:
+    from ml_metadata.metadata_store import metadata_store
+    from ml_metadata.proto import metadata_store_pb2
+
+    from penstock.components.base import Component
+
+_T = TypeVar("_T")
+
+TFX_VERSION = "1.21.0"
+"""What artifacts say of themselves to TFX's readers, which take artifacts without a
+version, or of one before 0.29, for the layouts of that time."""
+
+_TRACEBACK_LINES = 40
+
+
+class State(enum.Enum):
+    """How an execution stands, or how it ended."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    CACHED = "cached"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELED = "canceled"
+    ABANDONED = "abandoned"
+
+
+class RunState(enum.Enum):
+    """How a run stands, or how it ended."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+# ML Metadata has no state for two of ours.
+_STORED_STATE = {State.SKIPPED: "CANCELED", State.ABANDONED: "FAILED"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ExecutionRecord:
+    """An execution as the store has it.
+
+    Attributes:
+        id: Its number in the store.
+        component: Name of the component.
+        type: Its execution type, the path of the component's class.
+        run_id: The run it belongs to; empty if something else than a run wrote it.
+        pipeline: The pipeline it belongs to; empty likewise.
+        state: How it stands.
+        reason: Why it was skipped, canceled or abandoned; for a failure its message.
+        started: Start, in seconds since 1970.
+        seconds: How long it took; None while it runs.
+        properties: All that is recorded of it: parameters and measurements.
+        inputs: What it read, by input key.
+        outputs: What it wrote, by output key.
+    """
+
+    id: int
+    component: str
+    type: str
+    run_id: str
+    pipeline: str
+    state: State
+    reason: str
+    started: float
+    seconds: float | None
+    properties: Mapping[str, PropertyValue]
+    inputs: Mapping[str, tuple[Artifact, ...]]
+    outputs: Mapping[str, tuple[Artifact, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """A run as the store has it.
+
+    Attributes:
+        id: The run's id, the name of its context.
+        pipeline: Name of the pipeline.
+        state: How it stands.
+        reason: One sentence on a run that is not complete.
+        started: Start, in seconds since 1970.
+        finished: End, in seconds since 1970; None while it runs.
+        properties: All else that is recorded of it.
+    """
+
+    id: str
+    pipeline: str
+    state: RunState
+    reason: str
+    started: float
+    finished: float | None
+    properties: Mapping[str, PropertyValue]
+
+
+class Store:
+    """The lineage store: records executions and artifacts, answers questions.
+
+    Args:
+        url: `sqlite:///path` (four slashes for an absolute path),
+            `mysql://user:password@host:port/database`,
+            `postgresql://user:password@host:port/database` or `grpc://host:port`.
+        wait_seconds: How long to wait while another process holds the store.
+        create: Whether to make an SQLite store that is not there.
+
+    Raises:
+        MetadataError: If the store cannot be opened.
+    """
+
+    def __init__(
+        self, url: str, *, wait_seconds: float = 30.0, create: bool = True
+    ) -> None:
+        self.url = url
+        self.wait_seconds = wait_seconds
+        self._lock = threading.RLock()
+        config = _connection(url, create=create)
+        # The import is here, where a store is opened, and nowhere on the way.
+        from ml_metadata.metadata_store import metadata_store
+        from ml_metadata.proto import metadata_store_pb2
+
+        self._pb = metadata_store_pb2
+        self._mlmd: metadata_store.MetadataStore = None
+        self._mlmd = self._patiently(lambda: metadata_store.MetadataStore(config))
+        self._type_ids: dict[str, int] = {}
+        self._types: dict[int, str] = {}
+
+    def _patiently(self, call: Callable[[], _T]) -> _T:
+        """Call, and call again while another process holds the store."""
+        deadline = time.monotonic() + self.wait_seconds
+        while True:
+            try:
+                with self._lock:
+                    return call()
+            except Exception as error:  # ml_metadata raises its own and RuntimeError
+                text = str(error)
+                if _is_locked(text) and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                    continue
+                raise self._explained(text) from error
+
+    def _explained(self, text: str) -> MetadataError:
+        where = f"The lineage store '{_without_password(self.url)}'"
+        newer = re.search(r"database version (\d+) is greater .* version (\d+)", text)
+        if newer:
+            return MetadataError(
+                f"{where} was written by a newer ml-metadata (its schema is version "
+                f"{newer[1]}, this one reads up to {newer[2]}). Upgrade ml-metadata, "
+                "or name another store."
+            )
+        if _is_locked(text):
+            return MetadataError(
+                f"{where} is held by another process for more than "
+                f"{self.wait_seconds:g} s. Wait for that process, or allow more time "
+                "with --store-wait."
+            )
+        if "unable to open database file" in text:
+            return MetadataError(
+                f"{where} cannot be opened: its folder is missing or not readable. "
+                "Check the path."
+            )
+        if "not a database" in text:
+            return MetadataError(
+                f"{where} is a file of another kind, no SQLite database. Name another "
+                "store."
+            )
+        if "readonly database" in text or "read-only" in text:
+            return MetadataError(
+                f"{where} cannot be written. Give yourself the right to write it, or "
+                "name another store."
+            )
+        if "disk is full" in text or "disk I/O error" in text:
+            return MetadataError(
+                f"{where} cannot be written: its disk is full or fails. Free some "
+                "space and run again."
+            )
+        return MetadataError(
+            f"{where} refused a call: {' '.join(text.split())} Check that the server "
+            "or file is there and is an ML Metadata store."
+        )
+
+    # Types ---------------------------------------------------------------------
+
+    def _artifact_type(self, kind: type[Artifact]) -> int:
+        key = f"artifact {kind.TYPE_NAME}"
+        if key not in self._type_ids:
+            proto = self._pb.ArtifactType(name=kind.TYPE_NAME)
+            names = {int: self._pb.INT, str: self._pb.STRING, float: self._pb.DOUBLE}
+            for name, python in kind.PROPERTIES.items():
+                proto.properties[name] = names[python]
+            if kind.BASE_TYPE:
+                proto.base_type = getattr(self._pb.ArtifactType, kind.BASE_TYPE)
+            self._type_ids[key] = self._patiently(
+                lambda: self._mlmd.put_artifact_type(
+                    proto, can_add_fields=True, can_omit_fields=True
+                )
+            )
+        return self._type_ids[key]
+
+    def _execution_type(self, component: Component) -> int:
+        cls = type(component)
+        name = cls.EXECUTION_TYPE or f"{cls.__module__}.{cls.__qualname__}"
+        key = f"execution {name}"
+        if key not in self._type_ids:
+            proto = self._pb.ExecutionType(name=name)
+            if cls.BASE_TYPE:
+                proto.base_type = getattr(self._pb.ExecutionType, cls.BASE_TYPE)
+            self._type_ids[key] = self._patiently(
+                lambda: self._mlmd.put_execution_type(
+                    proto, can_add_fields=True, can_omit_fields=True
+                )
+            )
+        return self._type_ids[key]
+
+    def _context(self, kind: str, name: str) -> metadata_store_pb2.Context:
+        """Return the context of a type and name, made if it is not there."""
+        found = self._patiently(
+            lambda: self._mlmd.get_context_by_type_and_name(kind, name)
+        )
+        if found is not None:
+            return found
+        key = f"context {kind}"
+        if key not in self._type_ids:
+            proto = self._pb.ContextType(name=kind)
+            self._type_ids[key] = self._patiently(
+                lambda: self._mlmd.put_context_type(
+                    proto, can_add_fields=True, can_omit_fields=True
+                )
+            )
+        context = self._pb.Context(type_id=self._type_ids[key], name=name)
+        try:
+            self._patiently(lambda: self._mlmd.put_contexts([context]))
+        except MetadataError as error:
+            # Another process made the same one in between.
+            if "already exists" not in str(error.__cause__):
+                raise
+        return self._patiently(
+            lambda: self._mlmd.get_context_by_type_and_name(kind, name)
+        )
+
+    # Writing -------------------------------------------------------------------
+
+    def begin_run(
+        self, pipeline: str, run_id: str, properties: Mapping[str, PropertyValue]
+    ) -> None:
+        """Record that a run began.
+
+        Args:
+            pipeline: Name of the pipeline.
+            run_id: Id of the run.
+            properties: What else to record of it.
+        """
+        parent = self._context("pipeline", pipeline)
+        child = self._context("pipeline_run", run_id)
+        link = self._pb.ParentContext(parent_id=parent.id, child_id=child.id)
+        self._patiently(lambda: self._mlmd.put_parent_contexts([link]))
+        begun: dict[str, PropertyValue] = {
+            "penstock_state": RunState.RUNNING.value,
+            "penstock_started": time.time(),
+        }
+        self._update_context(child, {**properties, **begun})
+
+    def end_run(self, run_id: str, state: RunState, reason: str) -> None:
+        """Record how a run ended."""
+        self._update_context(
+            self._context("pipeline_run", run_id),
+            {
+                "penstock_state": state.value,
+                "penstock_finished": time.time(),
+                "reason": reason,
+            },
+        )
+
+    def _update_context(
+        self,
+        context: metadata_store_pb2.Context,
+        properties: Mapping[str, PropertyValue],
+    ) -> None:
+        for name, value in properties.items():
+            _set(context.custom_properties[name], value)
+        self._patiently(lambda: self._mlmd.put_contexts([context]))
+
+    def begin_execution(
+        self,
+        component: Component,
+        *,
+        pipeline: str,
+        run_id: str,
+        inputs: Mapping[str, Sequence[Artifact]],
+        external: Sequence[ExternalArtifact] = (),
+        state: State = State.RUNNING,
+        reason: str = "",
+    ) -> int:
+        """Record that an execution began, with its inputs, or that it was skipped.
+
+        Inputs that the store does not have yet are recorded as external ones; an
+        external input with the same location and digest is recorded once.
+
+        Args:
+            component: The component.
+            pipeline: Name of the pipeline.
+            run_id: Id of the run.
+            inputs: What it reads, by input key.
+            external: What it reads from outside the pipeline.
+            state: RUNNING or SKIPPED.
+            reason: Why it is skipped.
+
+        Returns:
+            The execution's number.
+        """
+        execution = self._pb.Execution(
+            type_id=self._execution_type(component), name=str(uuid.uuid4())
+        )
+        for name, value in component.parameters.items():
+            if value is not None:
+                _set(execution.custom_properties[name], recorded(value))
+        cls = type(component)
+        self._stamp(
+            execution,
+            state,
+            {
+                "penstock_component": component.name,
+                "penstock_class": f"{cls.__module__}.{cls.__qualname__}",
+                "penstock_started": time.time(),
+                **({"reason": reason} if reason else {}),
+            },
+        )
+        linked: dict[int, tuple[Artifact, list[tuple[str, int]]]] = {}
+        listed = {**inputs, **({"external": external} if external else {})}
+        for key, artifacts in listed.items():
+            for index, artifact in enumerate(artifacts):
+                if artifact.id is None:
+                    artifact.id = self._put_external(artifact)
+                linked.setdefault(artifact.id, (artifact, []))[1].append((key, index))
+        stored = self._artifact_protos(linked)
+        pairs = [
+            (stored[id], _event(self._pb, self._pb.Event.INPUT, path, id))
+            for id, (_, path) in linked.items()
+        ]
+        contexts = [
+            self._context("pipeline", pipeline),
+            self._context("pipeline_run", run_id),
+            self._context("node", f"{pipeline}.{component.name}"),
+        ]
+        execution_id, _, _ = self._patiently(
+            lambda: self._mlmd.put_execution(execution, pairs, contexts)
+        )
+        return int(execution_id)
+
+    def complete_execution(
+        self,
+        execution_id: int,
+        outputs: Mapping[str, Artifact],
+        *,
+        pipeline: str,
+        run_id: str,
+        component: str,
+        properties: Mapping[str, PropertyValue],
+        state: State = State.COMPLETE,
+    ) -> None:
+        """Record outputs and COMPLETE in one transaction.
+
+        Args:
+            execution_id: The execution's number.
+            outputs: What it wrote, by output key; each is given its number.
+            pipeline: Name of the pipeline.
+            run_id: Id of the run.
+            component: Name of the component.
+            properties: What was measured.
+            state: COMPLETE, or CACHED for outputs of another execution.
+        """
+        execution = self._execution_proto(execution_id)
+        self._stamp(execution, state, properties)
+        pairs = []
+        for key, artifact in outputs.items():
+            name = f"{pipeline}:{run_id}:{component}:{key}:0"
+            proto = self._artifact_proto(artifact, name, is_external=False)
+            pairs.append((proto, _event(self._pb, self._pb.Event.OUTPUT, [(key, 0)])))
+        contexts = [
+            self._context("pipeline", pipeline),
+            self._context("pipeline_run", run_id),
+            self._context("node", f"{pipeline}.{component}"),
+        ]
+        _, artifact_ids, _ = self._patiently(
+            lambda: self._mlmd.put_execution(execution, pairs, contexts)
+        )
+        for artifact, id in zip(outputs.values(), artifact_ids, strict=True):
+            artifact.id = int(id)
+
+    def end_execution(
+        self, execution_id: int, state: State, properties: Mapping[str, PropertyValue]
+    ) -> None:
+        """Record that an execution ended without outputs, and why.
+
+        Args:
+            execution_id: The execution's number.
+            state: FAILED, CANCELED or ABANDONED.
+            properties: `reason`, and what was measured.
+        """
+        execution = self._execution_proto(execution_id)
+        self._stamp(execution, state, properties)
+        self._patiently(lambda: self._mlmd.put_executions([execution]))
+
+    def _stamp(
+        self,
+        execution: metadata_store_pb2.Execution,
+        state: State,
+        properties: Mapping[str, PropertyValue],
+    ) -> None:
+        stored = _STORED_STATE.get(state, state.name)
+        execution.last_known_state = getattr(self._pb.Execution, stored)
+        _set(execution.custom_properties["penstock_state"], state.value)
+        for name, value in properties.items():
+            _set(execution.custom_properties[name], value)
+
+    def _put_external(self, artifact: Artifact) -> int:
+        """Record an artifact that no execution here made; return its number."""
+        same_place = self._patiently(
+            lambda: self._mlmd.get_artifacts_by_uri(artifact.uri)
+        )
+        type_id = self._artifact_type(type(artifact))
+        for proto in same_place:
+            digest = proto.custom_properties["digest"].string_value
+            if proto.type_id == type_id and digest == artifact.digest:
+                return int(proto.id)
+        name = f"{type(artifact).TYPE_NAME}:{artifact.uri}:{uuid.uuid4()}"
+        proto = self._artifact_proto(artifact, name, is_external=True)
+        return int(self._patiently(lambda: self._mlmd.put_artifacts([proto]))[0])
+
+    def _artifact_proto(
+        self, artifact: Artifact, name: str, *, is_external: bool
+    ) -> metadata_store_pb2.Artifact:
+        kind = type(artifact)
+        proto = self._pb.Artifact(
+            type_id=self._artifact_type(kind),
+            uri=artifact.uri,
+            state=self._pb.Artifact.LIVE,
+        )
+        if artifact.id is not None:
+            proto.id = artifact.id
+        else:
+            proto.name = name
+        properties: dict[str, PropertyValue] = {
+            "tfx_version": TFX_VERSION,
+            "is_external": int(is_external),
+            "digest": artifact.digest,
+            **artifact.properties,
+        }
+        for key, value in properties.items():
+            typed = key in kind.PROPERTIES
+            _set((proto.properties if typed else proto.custom_properties)[key], value)
+        return proto
+
+    # Reading -------------------------------------------------------------------
+
+    def _execution_proto(self, id: int) -> metadata_store_pb2.Execution:
+        return self._patiently(lambda: self._mlmd.get_executions_by_id([id]))[0]
+
+    def _artifact_protos(
+        self, ids: Iterable[int]
+    ) -> dict[int, metadata_store_pb2.Artifact]:
+        wanted = sorted(set(ids))
+        if not wanted:
+            return {}
+        found = self._patiently(lambda: self._mlmd.get_artifacts_by_id(wanted))
+        return {int(proto.id): proto for proto in found}
+
+    def _type_name(self, type_id: int, kind: str) -> str:
+        if type_id not in self._types:
+            calls = {
+                "artifact": self._mlmd.get_artifact_types,
+                "execution": self._mlmd.get_execution_types,
+            }
+            for proto in self._patiently(calls[kind]):
+                self._types[int(proto.id)] = proto.name
+        return self._types[type_id]
+
+    def _artifact(self, proto: metadata_store_pb2.Artifact) -> Artifact:
+        name = self._type_name(proto.type_id, "artifact")
+        kind = ARTIFACT_TYPES.get(name)
+        if kind is None:
+            # A type of the user's own, or another tool's.
+            kind = type(name, (Artifact,), {"TYPE_NAME": name})
+        properties = {
+            key: _get(value)
+            for values in (proto.properties, proto.custom_properties)
+            for key, value in values.items()
+        }
+        return kind(
+            proto.uri,
+            properties=properties,
+            digest=str(properties.get("digest", "")),
+            id=int(proto.id),
+        )
+
+    def artifact(self, id: int) -> Artifact:
+        """Return an artifact by its number.
+
+        Raises:
+            MetadataError: If there is none.
+        """
+        found = self._artifact_protos([id])
+        if not found:
+            raise MetadataError(
+                f"Artifact {id} is not in the lineage store "
+                f"'{_without_password(self.url)}'. 'penstock artifacts' lists what is."
+            )
+        return self._artifact(found[id])
+
+    def artifacts(
+        self, kind: type[Artifact] | str | None = None, *, pipeline: str | None = None
+    ) -> list[Artifact]:
+        """Return artifacts in the order they were recorded.
+
+        Args:
+            kind: Only those of this type, by class or name.
+            pipeline: Only those of this pipeline.
+        """
+        name = kind if isinstance(kind, str) or kind is None else kind.TYPE_NAME
+        if pipeline is not None:
+            context = self._patiently(
+                lambda: self._mlmd.get_context_by_type_and_name("pipeline", pipeline)
+            )
+            if context is None:
+                return []
+            protos = self._patiently(
+                lambda: self._mlmd.get_artifacts_by_context(context.id)
+            )
+        elif name is not None:
+            protos = self._patiently(lambda: self._mlmd.get_artifacts_by_type(name))
+        else:
+            protos = self._patiently(lambda: self._mlmd.get_artifacts())
+        found = [self._artifact(proto) for proto in sorted(protos, key=_by_id)]
+        return [each for each in found if name in (None, each.TYPE_NAME)]
+
+    def runs(self, pipeline: str | None = None) -> list[RunRecord]:
+        """Return the runs in the order they began.
+
+        Args:
+            pipeline: Only those of this pipeline.
+        """
+        contexts = self._patiently(
+            lambda: self._mlmd.get_contexts_by_type("pipeline_run")
+        )
+        found = [self._run(context) for context in sorted(contexts, key=_by_id)]
+        return [each for each in found if pipeline in (None, each.pipeline)]
+
+    def run(self, run_id: str) -> RunRecord:
+        """Return a run by its id.
+
+        Raises:
+            MetadataError: If there is none.
+        """
+        return self._run(self._run_context(run_id))
+
+    def _run_context(self, run_id: str) -> metadata_store_pb2.Context:
+        context = self._patiently(
+            lambda: self._mlmd.get_context_by_type_and_name("pipeline_run", run_id)
+        )
+        if context is None:
+            raise MetadataError(
+                f"Run '{run_id}' is not in the lineage store "
+                f"'{_without_password(self.url)}'. 'penstock runs' lists what is."
+            )
+        return context
+
+    def _run(self, context: metadata_store_pb2.Context) -> RunRecord:
+        parents = self._patiently(
+            lambda: self._mlmd.get_parent_contexts_by_context(context.id)
+        )
+        properties = {
+            key: _get(value) for key, value in context.custom_properties.items()
+        }
+        finished = properties.get("penstock_finished")
+        created = context.create_time_since_epoch / 1_000
+        return RunRecord(
+            id=context.name,
+            pipeline=parents[0].name if parents else "",
+            state=RunState(properties.get("penstock_state", "complete")),
+            reason=str(properties.get("reason", "")),
+            started=_number(properties.get("penstock_started")) or created,
+            finished=_number(finished),
+            properties=properties,
+        )
+
+    def executions(self, run_id: str) -> list[ExecutionRecord]:
+        """Return the executions of a run in the order they began.
+
+        Raises:
+            MetadataError: If there is no such run.
+        """
+        context = self._run_context(run_id)
+        protos = self._patiently(
+            lambda: self._mlmd.get_executions_by_context(context.id)
+        )
+        return self._records(sorted(protos, key=_by_id))
+
+    def producers(self, artifacts: Iterable[Artifact]) -> list[ExecutionRecord]:
+        """Return the executions that wrote these artifacts."""
+        return self._by_events(artifacts, outputs=True)
+
+    def consumers(self, artifacts: Iterable[Artifact]) -> list[ExecutionRecord]:
+        """Return the executions that read these artifacts."""
+        return self._by_events(artifacts, outputs=False)
+
+    def _by_events(
+        self, artifacts: Iterable[Artifact], *, outputs: bool
+    ) -> list[ExecutionRecord]:
+        ids = sorted({each.id for each in artifacts if each.id is not None})
+        if not ids:
+            return []
+        events = self._patiently(lambda: self._mlmd.get_events_by_artifact_ids(ids))
+        wanted = sorted(
+            {
+                int(event.execution_id)
+                for event in events
+                if (event.type in self._output_events()) is outputs
+            }
+        )
+        if not wanted:
+            return []
+        protos = self._patiently(lambda: self._mlmd.get_executions_by_id(wanted))
+        return self._records(sorted(protos, key=_by_id))
+
+    def _output_events(self) -> tuple[int, ...]:
+        event = self._pb.Event
+        return (event.OUTPUT, event.DECLARED_OUTPUT, event.INTERNAL_OUTPUT)
+
+    def _records(
+        self, protos: Sequence[metadata_store_pb2.Execution]
+    ) -> list[ExecutionRecord]:
+        if not protos:
+            return []
+        ids = [proto.id for proto in protos]
+        events = self._patiently(lambda: self._mlmd.get_events_by_execution_ids(ids))
+        stored = self._artifact_protos(event.artifact_id for event in events)
+        made = {id: self._artifact(proto) for id, proto in stored.items()}
+        slots: dict[tuple[int, bool, str], list[tuple[int, Artifact]]] = {}
+        for event in events:
+            is_output = event.type in self._output_events()
+            for key, index in _path(event):
+                slot = (int(event.execution_id), is_output, key)
+                slots.setdefault(slot, []).append((index, made[event.artifact_id]))
+        return [self._record(proto, slots) for proto in protos]
+
+    def _record(
+        self,
+        proto: metadata_store_pb2.Execution,
+        slots: Mapping[tuple[int, bool, str], list[tuple[int, Artifact]]],
+    ) -> ExecutionRecord:
+        contexts = self._patiently(
+            lambda: self._mlmd.get_contexts_by_execution(proto.id)
+        )
+        names = {context.type: context.name for context in contexts}
+        properties = {
+            key: _get(value) for key, value in proto.custom_properties.items()
+        }
+        pipeline = names.get("pipeline", "")
+        component = str(properties.get("penstock_component", ""))
+        if not component:
+            component = names.get("node", "").removeprefix(f"{pipeline}.")
+        sides: tuple[dict[str, tuple[Artifact, ...]], ...] = ({}, {})
+        for (execution_id, is_output, key), items in slots.items():
+            if execution_id == proto.id:
+                ordered = tuple(each for _, each in sorted(items, key=lambda i: i[0]))
+                sides[is_output][key] = ordered
+        created = proto.create_time_since_epoch / 1_000
+        return ExecutionRecord(
+            id=int(proto.id),
+            component=component,
+            type=self._type_name(proto.type_id, "execution"),
+            run_id=names.get("pipeline_run", ""),
+            pipeline=pipeline,
+            state=self._state(proto, properties),
+            reason=str(properties.get("reason", "")),
+            started=_number(properties.get("penstock_started")) or created,
+            seconds=_number(properties.get("penstock_seconds")),
+            properties=properties,
+            inputs=sides[False],
+            outputs=sides[True],
+        )
+
+    def _state(
+        self,
+        proto: metadata_store_pb2.Execution,
+        properties: Mapping[str, PropertyValue],
+    ) -> State:
+        ours = properties.get("penstock_state")
+        if isinstance(ours, str):
+            return State(ours)
+        name = self._pb.Execution.State.Name(proto.last_known_state)
+        return State[name] if name in State.__members__ else State.RUNNING
+
+
+def recorded(value: Any) -> PropertyValue:
+    """Return a parameter as the store keeps it: a number, text, or JSON as text."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)
+    if isinstance(value, int | float | str):
+        return value
+    plain = _plain(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if dataclasses.is_dataclass(value):
+        return {
+            "kind": type(value).__name__,
+            **{
+                each.name: _plain(getattr(value, each.name))
+                for each in dataclasses.fields(value)
+            },
+        }
+    if hasattr(value, "DESCRIPTOR"):
+        from google.protobuf import json_format
+
+        return json_format.MessageToDict(value, preserving_proto_field_name=True)
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return str(value)
+
+
+def traceback_tail(text: str) -> str:
+    """Return the last lines of a traceback, as many as the store keeps."""
+    return "\n".join(text.rstrip().splitlines()[-_TRACEBACK_LINES:])
+
+
+def _set(slot: metadata_store_pb2.Value, value: PropertyValue) -> None:
+    if isinstance(value, bool | int):
+        slot.int_value = int(value)
+    elif isinstance(value, float):
+        # SQL has no NaN: stored as one, it would come back as nothing.
+        if math.isfinite(value):
+            slot.double_value = value
+        else:
+            slot.string_value = str(value)
+    elif isinstance(value, str):
+        # Text that is not UTF-8 (undecodable file names) must not fail the record.
+        slot.string_value = value.encode("utf-8", "backslashreplace").decode()
+    else:
+        # TFX wraps what is no dict.
+        slot.struct_value.Clear()
+        wrapped = value if isinstance(value, dict) else {"__value__": list(value)}
+        slot.struct_value.update(wrapped)
+
+
+def _get(slot: metadata_store_pb2.Value) -> PropertyValue:
+    which = slot.WhichOneof("value")
+    if which == "struct_value":
+        from google.protobuf import json_format
+
+        plain = json_format.MessageToDict(slot.struct_value)
+        inner: PropertyValue = plain.get("__value__", plain)
+        return inner
+    if which is None:
+        return ""
+    value: PropertyValue = getattr(slot, which)
+    return value
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _by_id(proto: Any) -> int:
+    return int(proto.id)
+
+
+def _event(
+    pb: Any, kind: int, path: Iterable[tuple[str, int]], artifact_id: int | None = None
+) -> metadata_store_pb2.Event:
+    event = pb.Event(type=kind)
+    if artifact_id is not None:
+        event.artifact_id = artifact_id
+    for key, index in path:
+        event.path.steps.add().key = key
+        event.path.steps.add().index = index
+    return event
+
+
+def _path(event: metadata_store_pb2.Event) -> list[tuple[str, int]]:
+    """Return the pairs of key and index that an event's path lists."""
+    pairs = []
+    key = ""
+    for step in event.path.steps:
+        if step.WhichOneof("value") == "key":
+            key = step.key
+        else:
+            pairs.append((key, int(step.index)))
+    return pairs or [(key, 0)]
+
+
+def _is_locked(text: str) -> bool:
+    return "database is locked" in text or "database table is locked" in text
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//([^:/@]*):[^@]*@", r"//\1:…@", url)
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file of an `sqlite:///` URL, or None for another kind of store."""
+    if not url.startswith("sqlite:///"):
+        return None
+    return Path(unquote(url.removeprefix("sqlite:///")))
+
+
+def _connection(url: str, *, create: bool) -> metadata_store_pb2.ConnectionConfig:
+    """Return the connection that a URL describes.
+
+    Raises:
+        MetadataError: If it describes none, or an SQLite file that is not there.
+    """
+    from ml_metadata.proto import metadata_store_pb2
+
+    config = metadata_store_pb2.ConnectionConfig()
+    path = sqlite_path(url)
+    if path is not None:
+        if not create and not path.is_file():
+            raise MetadataError(
+                f"There is no lineage store at '{path}'. Run a pipeline first, or "
+                "name the store with --root or --store."
+            )
+        if create:
+            _make_folder(path)
+        config.sqlite.filename_uri = str(path)
+        config.sqlite.connection_mode = (
+            metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        )
+        return config
+    parts = urlsplit(url)
+    database = unquote(parts.path.lstrip("/"))
+    if parts.scheme == "grpc" and parts.hostname and parts.port:
+        client = metadata_store_pb2.MetadataStoreClientConfig()
+        client.host = parts.hostname
+        client.port = parts.port
+        return client
+    if parts.scheme == "mysql" and parts.hostname and database:
+        config.mysql.host = parts.hostname
+        config.mysql.port = parts.port or 3306
+        config.mysql.database = database
+        config.mysql.user = unquote(parts.username or "")
+        config.mysql.password = unquote(parts.password or "")
+        return config
+    if parts.scheme in ("postgresql", "postgres") and parts.hostname and database:
+        config.postgresql.host = parts.hostname
+        config.postgresql.port = str(parts.port or 5432)
+        config.postgresql.dbname = database
+        config.postgresql.user = unquote(parts.username or "")
+        config.postgresql.password = unquote(parts.password or "")
+        return config
+    raise MetadataError(
+        f"'{_without_password(url)}' does not describe a lineage store. Write "
+        "sqlite:///PATH, mysql://USER:PASSWORD@HOST:PORT/DATABASE, "
+        "postgresql://USER:PASSWORD@HOST:PORT/DATABASE or grpc://HOST:PORT."
+    )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MetadataError(
+            f"The lineage store '{path}' cannot be made: {error.strerror}: "
+            f"'{error.filename}'. Choose a folder that you may write to."
+        ) from error

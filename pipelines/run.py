@@ -1,0 +1,253 @@
+"""run: execute a pipeline once, record it, and return what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+from penstock.components.base import Promise
+from penstock.pipelines import logs
+from penstock.pipelines.execution import ActiveRun, Execution, run_lock
+from penstock.pipelines.metadata import RunState, State, Store
+from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.runners import BeamDagRunner, Runner
+from penstock.schemas.artifacts import Answer, Artifact
+from penstock.schemas.errors import (
+    PipelineError,
+    did_you_mean,
+    quoted,
+)
+
+A = TypeVar("A", bound=Artifact)
+
+DEFAULT_ROOT = Path("penstock-root")
+"""Where artifacts, logs and the default store lie unless said otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a run wrote, and what failed, was skipped or canceled, and why.
+
+    Attributes:
+        run_id: Id of the run.
+        pipeline: Name of the pipeline.
+        state: complete, stopped (by a verdict), failed or canceled.
+        reason: One sentence on a run that is not complete.
+        answer: What the verdict said that stopped the run.
+        executions: How each component ended, by its name, in order of execution.
+        seconds: How long the run took.
+    """
+
+    run_id: str
+    pipeline: str
+    state: RunState
+    reason: str
+    answer: Answer | None
+    executions: Mapping[str, Execution]
+    seconds: float
+
+    def __getitem__(self, component: str) -> Execution:
+        """Return how a component ended.
+
+        Raises:
+            PipelineError: If the pipeline has no such component.
+        """
+        if component not in self.executions:
+            raise PipelineError(
+                f"Run '{self.run_id}' has no component '{component}' (it has "
+                f"{quoted(self.executions)}).{did_you_mean(component, self.executions)}"
+            )
+        return self.executions[component]
+
+    def artifact(self, promise: A) -> A:
+        """Return what a promise became, as in `result.artifact(trainer.model)`.
+
+        Raises:
+            PipelineError: If its producer did not write it in this run.
+        """
+        source = promise.source
+        if isinstance(source, Promise):
+            made = self[source.producer.name].outputs.get(source.key)
+            if isinstance(made, type(promise)):
+                return made
+            state = self[source.producer.name].state.value
+            raise PipelineError(
+                f"'{source}' was not written in run '{self.run_id}': "
+                f"'{source.producer.name}' is {state}. See its reason in the result."
+            )
+        return promise
+
+
+def run(
+    pipeline: Pipeline,
+    root: str | Path = DEFAULT_ROOT,
+    *,
+    store: str | None = None,
+    runner: Runner | None = None,
+    beam_args: Sequence[str] = (),
+    parameters: Mapping[str, str] | None = None,
+    store_wait_seconds: float = 30.0,
+    on_change: Callable[[Execution], None] | None = None,
+    verbose: bool = False,
+) -> RunResult:
+    """Run a pipeline once.
+
+    If a component fails, independent branches finish first. Ctrl-C ends the run,
+    records it as canceled and returns its result.
+
+    Args:
+        pipeline: The pipeline.
+        root: Local folder for artifacts, logs and the default store.
+        store: URL of the lineage store; `metadata.sqlite` in the root by default.
+        runner: What orders the components; `BeamDagRunner()` by default.
+        beam_args: Beam options for the pipelines that components open, as on a
+            command line.
+        parameters: What the pipeline was made with, to be recorded with the run.
+        store_wait_seconds: How long to wait while another process holds the store.
+        on_change: Called with an execution when it starts, advances or ends.
+        verbose: Also print what components print and log; it is kept in any case.
+
+    Returns:
+        The result: complete, stopped by a verdict, or canceled.
+
+    Raises:
+        ComponentFailed: If a component failed; `.result` has the whole result and
+            `.others` the further failures.
+        PipelineError: If the root cannot be used.
+        MetadataError: If the store cannot be opened or written.
+    """
+    folder = _usable(root)
+    opened = Store(
+        store or f"sqlite:///{folder / 'metadata.sqlite'}",
+        wait_seconds=store_wait_seconds,
+    )
+    run_id = _new_run_id(folder)
+    active = ActiveRun(
+        pipeline=pipeline.name,
+        run_id=run_id,
+        root=folder,
+        store=opened,
+        beam_args=tuple(beam_args),
+        on_change=on_change or (lambda execution: None),
+    )
+    with run_lock(active.folder):
+        started = datetime.now(timezone.utc)
+        opened.begin_run(
+            pipeline.name,
+            run_id,
+            {
+                "penstock_root": str(folder),
+                "penstock_host": socket.gethostname(),
+                "penstock_pid": os.getpid(),
+                **{
+                    f"parameter_{key}": text for key, text in (parameters or {}).items()
+                },
+            },
+        )
+        try:
+            with logs.collecting(active.folder / "run.log", verbose=verbose):
+                _execute_all(runner or BeamDagRunner(), pipeline, active)
+        except BaseException as error:
+            # The runner itself broke: not even a failed component explains the run.
+            text = f"{type(error).__name__}: {error}"
+            opened.end_run(run_id, RunState.FAILED, text)
+            raise
+        seconds = (datetime.now(timezone.utc) - started).total_seconds()
+        result = _result(pipeline, active, seconds)
+        opened.end_run(run_id, result.state, result.reason)
+    failures = [each.error for each in result.executions.values() if each.error]
+    if failures:
+        first = failures[0]
+        first.others, first.result = tuple(failures[1:]), result
+        raise first
+    return result
+
+
+def _execute_all(runner: Runner, pipeline: Pipeline, active: ActiveRun) -> None:
+    """Execute in another thread, so that this one can take Ctrl-C at any time."""
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            runner.execute_all(pipeline, active)
+        except BaseException as error:
+            raised.append(error)
+
+    # A daemon, so that after a cancel the program can end though it still computes.
+    worker = threading.Thread(target=work, name=active.run_id, daemon=True)
+    worker.start()
+    try:
+        with logs.outside():
+            while worker.is_alive():
+                worker.join(0.1)
+    except KeyboardInterrupt:
+        active.cancel("The run was canceled.")
+        worker.join(0.5)
+    if raised and not active.canceled.is_set():
+        raise raised[0]
+
+
+def _result(pipeline: Pipeline, active: ActiveRun, seconds: float) -> RunResult:
+    executions = dict(active.executions)
+    state, reason, answer = RunState.COMPLETE, "", None
+    skipped = [each for each in executions.values() if each.state is State.SKIPPED]
+    failed = [each for each in executions.values() if each.state is State.FAILED]
+    if active.canceled.is_set():
+        state, reason = RunState.CANCELED, "The run was canceled."
+    elif failed:
+        state, reason = RunState.FAILED, failed[0].reason
+    elif skipped:
+        state, answer = RunState.STOPPED, skipped[0].answer
+        reason = f"'{skipped[0].component}' did not run: {skipped[0].reason}"
+    return RunResult(
+        run_id=active.run_id,
+        pipeline=pipeline.name,
+        state=state,
+        reason=reason,
+        answer=answer,
+        executions=executions,
+        seconds=seconds,
+    )
+
+
+def _usable(root: str | Path) -> Path:
+    """Return the root as an absolute folder that exists and can be written.
+
+    Raises:
+        PipelineError: If it cannot.
+    """
+    if "://" in str(root):
+        raise PipelineError(
+            f"Root '{root}' is not a local folder. Artifacts are committed by renaming "
+            "folders, which only a local file system can: name a local folder."
+        )
+    folder = Path(root).absolute()
+    try:
+        runs = folder / ".penstock" / "runs"
+        runs.mkdir(parents=True, exist_ok=True)
+        probe = runs / f".probe-{os.getpid()}-{threading.get_ident()}"
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise PipelineError(
+            f"Root '{root}' cannot be written: {error.strerror}: '{error.filename}'. "
+            "Choose a folder that you may write to."
+        ) from error
+    return folder
+
+
+def _new_run_id(root: Path) -> str:
+    """Make a run id that no other run has, with the run's own folder."""
+    while True:
+        run_id = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S.%f")
+        try:
+            (root / ".penstock" / "runs" / run_id).mkdir()
+        except FileExistsError:
+            continue
+        return run_id

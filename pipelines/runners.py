@@ -1,0 +1,99 @@
+"""The two ways to order executions: a Beam graph, or a pool of threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Protocol
+
+from penstock.components.base import Component
+from penstock.pipelines.execution import ActiveRun, execute
+from penstock.pipelines.pipeline import Pipeline
+
+
+class Runner(Protocol):
+    """Executes every component of a pipeline after those it waits for."""
+
+    def execute_all(self, pipeline: Pipeline, run: ActiveRun) -> None:
+        """Execute every component; failures are recorded in the run, not raised."""
+
+
+class LocalRunner:
+    """Runs components in a pool of threads, independent ones at the same time.
+
+    Args:
+        max_workers: How many components run at once; by default the number of cores.
+    """
+
+    def __init__(self, max_workers: int | None = None) -> None:
+        self.max_workers = max_workers or os.cpu_count() or 1
+
+    def execute_all(self, pipeline: Pipeline, run: ActiveRun) -> None:
+        """Execute every component; failures are recorded in the run, not raised."""
+        left = dict((each.name, (each, names)) for each, names in pipeline.ordered())
+        working: dict[Future[object], str] = {}
+        done: set[str] = set()
+        with ThreadPoolExecutor(self.max_workers) as pool:
+            while left or working:
+                ready = [
+                    name for name, (_, names) in left.items() if done.issuperset(names)
+                ]
+                for name in ready:
+                    component, _ = left.pop(name)
+                    working[pool.submit(execute, component, run)] = name
+                finished, _ = wait(working, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    done.add(working.pop(future))
+                    future.result()
+
+
+# Where the DoFns of graphs in this process find their live run and components: a
+# graph carries names only, because neither a store nor a lock can be pickled.
+_LIVE: dict[str, tuple[ActiveRun, dict[str, Component]]] = {}
+
+
+def _execute_named(name: str, run_id: str, waited_for: Iterable[str]) -> str:
+    run, components = _LIVE[run_id]
+    execute(components[name], run)
+    return name
+
+
+class BeamDagRunner:
+    """Runs the pipeline as a Beam graph: one transform each, ordered by side inputs.
+
+    The graph itself always runs in this process. Beam options given to a run apply
+    to the pipelines that components open.
+    """
+
+    def execute_all(self, pipeline: Pipeline, run: ActiveRun) -> None:
+        """Execute every component; failures are recorded in the run, not raised."""
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+        order = pipeline.ordered()
+        _LIVE[run.run_id] = (run, {each.name: each for each, _ in order})
+        try:
+            # Explicit empty options: Beam would read this program's command line.
+            options = PipelineOptions([])
+            with beam.Pipeline(runner=FnApiRunner(), options=options) as graph:
+                done: dict[str, beam.PCollection[str]] = {}
+                for component, names in order:
+                    name = component.name
+                    before = tuple(done[each] for each in names)
+                    waited_for = before | f"Wait for {name}" >> beam.Flatten(
+                        pipeline=graph
+                    )
+                    done[name] = (
+                        graph
+                        | f"Name {name}" >> beam.Create([name])
+                        | f"Execute {name}"
+                        >> beam.Map(
+                            _execute_named,
+                            run.run_id,
+                            waited_for=beam.pvalue.AsIter(waited_for),
+                        )
+                    )
+        finally:
+            del _LIVE[run.run_id]
