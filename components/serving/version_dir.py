@@ -438,7 +438,7 @@ def _staging(directory: str, progress: Callable[[], object]) -> Iterator[str]:
             with _locked(directory, progress):
                 leftovers = _abandoned(directory, locks)
                 os.mkdir(mine)
-                _owned(mine, locks)
+                _own(mine, os.O_CREAT, locks)
             for leftover in leftovers:
                 _discard(directory, leftover)
             yield mine
@@ -464,25 +464,33 @@ def _make_folder(folder: str) -> None:
 
 
 def _abandoned(directory: str, locks: contextlib.ExitStack) -> list[str]:
+    """Return the staging folders of dead pushes, locked until `locks` closes."""
     parent = _control(directory, "staging")
-    paths = [os.path.join(parent, name) for name in os.listdir(parent)]
-    return [path for path in paths if _owned(path, locks)]
+    found = []
+    for name in os.listdir(parent):
+        staging = os.path.join(parent, name)
+        try:
+            if _own(staging, 0, locks):
+                found.append(staging)
+        except FileNotFoundError:
+            # A push makes its lock first and removes it last, so the folder is empty
+            # or gone.
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(staging)
+    return found
 
 
-def _owned(staging: str, locks: contextlib.ExitStack) -> bool:
+def _own(staging: str, flags: int, locks: contextlib.ExitStack) -> bool:
     """Lock a staging folder until `locks` closes; False if its push is alive."""
-    path = os.path.join(staging, "lock")
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except FileNotFoundError:
-        return False  # Its push has just ended and removed it.
+    descriptor = os.open(os.path.join(staging, "lock"), os.O_RDWR | flags, 0o666)
     locks.callback(os.close, descriptor)
     return _flock(descriptor)
 
 
 def _discard(directory: str, staging: str) -> None:
     """Remove a staging folder, and its manifest if its version never appeared."""
-    if os.path.lexists(os.path.join(staging, "model")):
+    copy = os.path.join(staging, "model")
+    if os.path.lexists(copy):
         manifests = _control(directory, "manifests")
         for name in os.listdir(manifests):
             path = os.path.join(manifests, name)
@@ -490,8 +498,12 @@ def _discard(directory: str, staging: str) -> None:
             with contextlib.suppress(ServingError, FileNotFoundError):
                 if _load_manifest(path)["push"] == os.path.basename(staging):
                     os.unlink(path)
+        shutil.rmtree(copy)
+    # Gone already: it was never made, or others found it empty (see `_abandoned`).
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(staging)
+        for name in sorted(os.listdir(staging), key=lambda name: name == "lock"):
+            os.unlink(os.path.join(staging, name))
+        os.rmdir(staging)
 
 
 # --- locks
