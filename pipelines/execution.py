@@ -387,15 +387,14 @@ def _record_failed(
 ) -> None:
     """Record why a component failed, and keep the failure for the run to raise."""
     message = _sentence(component, error)
-    text = getattr(error, "traceback_text", "") or "".join(
-        traceback.format_exception(error)
-    )
+    told_by_child = getattr(error, "traceback_text", "")
+    text = told_by_child or "".join(traceback.format_exception(error))
     kind = getattr(error, "type_name", "") or type(error).__name__
     failed = ComponentFailed(message, component=component.name, run_id=run.run_id)
     failed.__cause__ = error
     execution.state, execution.reason, execution.error = State.FAILED, message, failed
     execution.seconds = time.time() - started
-    if execution.log is not None:
+    if execution.log is not None and not told_by_child:
         with open(execution.log, "a", encoding="utf-8") as log:
             log.write(text)
     properties = {

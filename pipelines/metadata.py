@@ -778,8 +778,10 @@ def _set(slot: metadata_store_pb2.Value, value: PropertyValue) -> None:
         else:
             slot.string_value = str(value)
     elif isinstance(value, str):
-        # Text that is not UTF-8 (undecodable file names) must not fail the record.
-        slot.string_value = value.encode("utf-8", "backslashreplace").decode()
+        # Text that is not UTF-8 (undecodable file names) must not fail the record, and
+        # SQLite ends text at a NUL.
+        text = value.encode("utf-8", "backslashreplace").decode()
+        slot.string_value = text.replace("\0", "\\x00")
     else:
         # TFX wraps what is no dict.
         slot.struct_value.Clear()

@@ -1,0 +1,915 @@
+"""The command line: run a pipeline, and ask the lineage store about runs.
+
+Exit codes, for every verb: 0 yes or done, 1 error, 2 usage, 3 a verdict said no,
+4 not enough data, 130 canceled. Nothing heavy is imported before a verb needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.schemas.errors import (
+    ComponentFailed,
+    MetadataError,
+    PenstockError,
+    PipelineError,
+    did_you_mean,
+    quoted,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from penstock.pipelines.execution import Execution
+    from penstock.pipelines.lineage import Lineage
+    from penstock.pipelines.metadata import ExecutionRecord, Store
+    from penstock.pipelines.pipeline import Pipeline
+    from penstock.pipelines.run import RunResult
+    from penstock.schemas.artifacts import Answer, Artifact
+
+DONE, ERROR, USAGE, SAID_NO, NOT_ENOUGH_DATA, CANCELED = 0, 1, 2, 3, 4, 130
+
+app = typer.Typer(
+    name="penstock",
+    help="Pipelines that end in a served TensorFlow model, and their lineage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RootOption = Annotated[
+    Path,
+    typer.Option(
+        "--root",
+        envvar="PENSTOCK_ROOT",
+        help="Folder of artifacts, logs and the default store.",
+    ),
+]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar="PENSTOCK_STORE",
+        help="URL of the lineage store; metadata.sqlite in the root by default.",
+        show_default=False,
+    ),
+]
+WaitOption = Annotated[
+    float,
+    typer.Option(
+        "--store-wait", help="Seconds to wait while another process holds the store."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_ROOT = Path("penstock-root")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Return where to print; what goes to a file or a pipe is not cut to a width."""
+    from rich.console import Console
+
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, width=None if terminal else 500)
+
+
+def _opened(root: Path, store: str, wait: float) -> Store:
+    from penstock.pipelines.metadata import Store
+
+    url = store or f"sqlite:///{root.absolute() / 'metadata.sqlite'}"
+    return Store(url, wait_seconds=wait, create=False)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, sort_keys=True, default=str))
+
+
+def _when(seconds: float | None) -> str:
+    from datetime import datetime
+
+    if seconds is None:
+        return ""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _took(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f} s"
+
+
+_STYLES = {
+    "complete": "green",
+    "cached": "green",
+    "failed": "red",
+    "abandoned": "red",
+    "skipped": "yellow",
+    "stopped": "yellow",
+    "canceled": "yellow",
+    "running": "cyan",
+}
+
+
+def _styled(state: str) -> str:
+    return f"[{_STYLES.get(state, 'white')}]{state}[/]"
+
+
+# run ---------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:PIPELINE",
+            help="A Pipeline, or a function that returns one, in a module or a file.",
+        ),
+    ],
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", help="An argument of the function, as KEY=VALUE."),
+    ] = None,
+    runner: Annotated[
+        str, typer.Option("--runner", help="What orders components: beam or local.")
+    ] = "beam",
+    beam: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--beam",
+            help="A Beam option for the components, as --beam=--runner=FlinkRunner.",
+        ),
+    ] = None,
+    store_wait: WaitOption = 30.0,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also print what components print.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a pipeline."""
+    from penstock.pipelines.run import run as run_pipeline
+    from penstock.pipelines.runners import BeamDagRunner, LocalRunner
+
+    runners = {"beam": BeamDagRunner, "local": LocalRunner}
+    if runner not in runners:
+        raise typer.BadParameter(
+            f"'{runner}' is no runner (there are {quoted(runners)})."
+            f"{did_you_mean(runner, runners)}",
+            param_hint="--runner",
+        )
+    given = _given(param or [])
+    signal.signal(signal.SIGTERM, _interrupt)
+    with _native_noise_kept(root, verbose=verbose):
+        pipeline = load_pipeline(target, given)
+        with _display(pipeline, quiet=as_json or verbose) as display:
+            try:
+                result = run_pipeline(
+                    pipeline,
+                    root,
+                    store=store or None,
+                    runner=runners[runner](),
+                    beam_args=beam or [],
+                    parameters=given,
+                    store_wait_seconds=store_wait,
+                    on_change=display,
+                    verbose=verbose,
+                )
+                code = exit_code(result)
+            except ComponentFailed as error:
+                result = error.result
+                code = ERROR
+                if result is None:
+                    raise
+        _report(result, root, as_json=as_json)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == CANCELED:
+        # A component may still compute in a thread; nothing waits for it.
+        os._exit(CANCELED)
+    raise typer.Exit(code)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def exit_code(result: RunResult) -> int:
+    """Return the exit code that says how a run ended."""
+    from penstock.pipelines.metadata import RunState
+    from penstock.schemas.artifacts import Answer
+
+    if result.state is RunState.STOPPED:
+        return answer_code(result.answer or Answer.NO)
+    return {
+        RunState.COMPLETE: DONE,
+        RunState.FAILED: ERROR,
+        RunState.CANCELED: CANCELED,
+    }[result.state]
+
+
+def answer_code(answer: Answer) -> int:
+    """Return the exit code that says what a verdict said."""
+    return {"yes": DONE, "no": SAID_NO}.get(answer.value, NOT_ENOUGH_DATA)
+
+
+@contextmanager
+def _native_noise_kept(root: Path, *, verbose: bool) -> Iterator[None]:
+    """Keep what native libraries write to file descriptor 2 off the terminal.
+
+    TensorFlow and its kin write there whatever Python's stderr is.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    folder = root / ".penstock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log = os.open(folder / "native.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    except OSError:
+        # The run itself says, in a sentence, that the root cannot be written.
+        log = -1
+    if verbose or log < 0:
+        yield
+        return
+    terminal = os.dup(2)
+    before = sys.stderr
+    os.dup2(log, 2)
+    sys.stderr = os.fdopen(terminal, "w", buffering=1)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        sys.stderr = before
+        os.close(log)
+
+
+def _given(pairs: list[str]) -> dict[str, str]:
+    given = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(
+                f"'{pair}' has no '='. Write KEY=VALUE.", param_hint="--param"
+            )
+        given[key] = value
+    return given
+
+
+def load_pipeline(target: str, given: dict[str, str]) -> Pipeline:
+    """Return the pipeline that `MODULE:PIPELINE` names.
+
+    Args:
+        target: A module path or a file, a colon, and the name of a `Pipeline` or of a
+            function that returns one.
+        given: Arguments of the function, as text.
+
+    Raises:
+        PipelineError: If there is no such thing, or an argument does not fit.
+    """
+    import importlib
+    import importlib.util
+
+    from penstock.pipelines.pipeline import Pipeline
+
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        raise PipelineError(
+            f"'{target}' does not name a pipeline. Write MODULE:PIPELINE, as in "
+            "penstock.pipelines.taxi:taxi or my_pipeline.py:taxi."
+        )
+    sys.path.insert(0, os.getcwd())
+    if place.endswith(".py"):
+        path = Path(place)
+        if not path.is_file():
+            raise PipelineError(f"There is no file '{place}'. Check the path.")
+        sys.path.insert(0, str(path.absolute().parent))
+        place = path.stem
+    try:
+        found = importlib.util.find_spec(place)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise PipelineError(
+            f"There is no module '{place}' on Python's path. Check its name, or name "
+            "a file, as in path/to/module.py:pipeline."
+        )
+    module = importlib.import_module(place)
+    made = getattr(module, name, None)
+    if made is None:
+        legal = [
+            each
+            for each, value in vars(module).items()
+            if isinstance(value, Pipeline)
+            or (callable(value) and getattr(value, "__module__", "") == place)
+        ]
+        raise PipelineError(
+            f"Module '{place}' has no '{name}' (it has {quoted(legal)})."
+            f"{did_you_mean(name, legal)}"
+        )
+    if not isinstance(made, Pipeline) and callable(made):
+        made = made(**_arguments(made, name, given))
+    elif given:
+        raise PipelineError(
+            f"'{target}' is a Pipeline, which takes no --param. Name a function that "
+            "returns one."
+        )
+    if not isinstance(made, Pipeline):
+        raise PipelineError(
+            f"'{target}' is a {type(made).__name__}, no Pipeline. Name a Pipeline or a "
+            "function that returns one."
+        )
+    return made
+
+
+def _arguments(function: Any, name: str, given: dict[str, str]) -> dict[str, Any]:
+    """Return the arguments of a function, converted from text as it annotates them."""
+    import inspect
+    import typing
+
+    signature = inspect.signature(function).parameters
+    hints = typing.get_type_hints(function)
+    for key in given:
+        if key not in signature:
+            raise PipelineError(
+                f"'{name}' has no parameter '{key}' (it has {quoted(signature)})."
+                f"{did_you_mean(key, signature)}"
+            )
+    missing = [
+        key
+        for key, each in signature.items()
+        if each.default is each.empty
+        and key not in given
+        and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    if missing:
+        raise PipelineError(
+            f"'{name}' needs {quoted(missing)}. Pass "
+            + " ".join(f"--param {key}=..." for key in missing)
+            + "."
+        )
+    return {key: _converted(key, text, hints.get(key)) for key, text in given.items()}
+
+
+_TRUE = ("true", "1", "yes", "on")
+_FALSE = ("false", "0", "no", "off")
+
+
+def _converted(key: str, text: str, kind: Any) -> Any:
+    import typing
+
+    kinds = typing.get_args(kind) or (kind,)
+    if type(None) in kinds and text.lower() in ("", "none"):
+        return None
+    if typing.get_origin(kind) is typing.Literal:
+        if text not in kinds:
+            raise PipelineError(
+                f"Parameter '{key}' is '{text}', which is not one of {quoted(kinds)}."
+                f"{did_you_mean(text, kinds)}"
+            )
+        return text
+    for each in kinds:
+        try:
+            if each is bool:
+                if text.lower() in _TRUE + _FALSE:
+                    return text.lower() in _TRUE
+            elif each in (int, float, Path):
+                return each(text)
+        except ValueError:
+            continue
+    if str in kinds or kind is None:
+        return text
+    names = " or ".join(getattr(each, "__name__", str(each)) for each in kinds)
+    raise PipelineError(
+        f"Parameter '{key}' is '{text}', which is no {names}. Pass one that is."
+    )
+
+
+@contextmanager
+def _display(pipeline: Pipeline, *, quiet: bool) -> Iterator[Any]:
+    """Show each component's state, rows and seconds while the pipeline runs."""
+    import time
+
+    if quiet or not sys.stderr.isatty():
+        yield lambda execution: None
+        return
+    from rich.live import Live
+    from rich.table import Table
+
+    names = [component.name for component, _ in pipeline.ordered()]
+    seen: dict[str, Execution] = {}
+    began: dict[str, float] = {}
+
+    def table() -> Table:
+        shown = Table(box=None, pad_edge=False)
+        for title in ("component", "state", "rows", "seconds"):
+            numeric = title in ("rows", "seconds")
+            shown.add_column(title, justify="right" if numeric else "left")
+        for name in names:
+            execution = seen.get(name)
+            if execution is None:
+                shown.add_row(name, "[dim]waiting[/]", "", "")
+                continue
+            running = execution.state.value == "running"
+            seconds = time.time() - began[name] if running else execution.seconds
+            rows = f"{execution.rows:,}" if execution.rows else ""
+            state = _styled(execution.state.value)
+            shown.add_row(name, state, rows, f"{seconds:.1f}")
+        return shown
+
+    def changed(execution: Execution) -> None:
+        began.setdefault(execution.component, time.time())
+        seen[execution.component] = execution
+
+    console = _console(stderr=True)
+    console.print(f"pipeline [bold]{pipeline.name}[/]")
+    with Live(
+        get_renderable=table,
+        console=console,
+        refresh_per_second=4,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ):
+        yield changed
+
+
+def _report(result: RunResult, root: Path, *, as_json: bool) -> None:
+    """Print how a run ended."""
+    if as_json:
+        _print_json(
+            {
+                "run": result.run_id,
+                "pipeline": result.pipeline,
+                "state": result.state.value,
+                "reason": result.reason,
+                "seconds": result.seconds,
+                "components": [
+                    {
+                        "component": each.component,
+                        "state": each.state.value,
+                        "reason": each.reason,
+                        "rows": each.rows,
+                        "seconds": each.seconds,
+                        "outputs": {
+                            key: _artifact_json(made)
+                            for key, made in each.outputs.items()
+                        },
+                    }
+                    for each in result.executions.values()
+                ],
+            }
+        )
+        return
+    from rich.table import Table
+
+    table = Table(title=f"run {result.run_id}", title_justify="left", box=None)
+    for title in ("component", "state", "rows", "seconds", "outputs"):
+        numeric = title in ("rows", "seconds")
+        table.add_column(title, justify="right" if numeric else "left", overflow="fold")
+    for each in result.executions.values():
+        table.add_row(
+            each.component,
+            _styled(each.state.value),
+            f"{each.rows:,}" if each.rows else "",
+            f"{each.seconds:.1f}",
+            ", ".join(f"{key} ({made.id})" for key, made in each.outputs.items()),
+        )
+    console = _console()
+    console.print(table)
+    summary = f"{_styled(result.state.value)} in {result.seconds:.1f} s"
+    console.print(f"{summary}, in {root}")
+    if result.reason:
+        _console(stderr=True).print(result.reason, markup=False)
+    failed = [each for each in result.executions.values() if each.error is not None]
+    for each in failed:
+        _console(stderr=True).print(
+            f"'penstock logs {result.run_id} {each.component}' prints its log.",
+            markup=False,
+        )
+
+
+# questions ---------------------------------------------------------------------
+
+
+@app.command()
+def runs(
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    as_json: JsonOption = False,
+    pipeline: Annotated[
+        str | None, typer.Option("--pipeline", help="Only runs of this pipeline.")
+    ] = None,
+) -> None:
+    """List the runs, the newest last."""
+    found = _opened(root, store, store_wait).runs(pipeline)
+    if as_json:
+        _print_json([_run_json(each) for each in found])
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("run", "pipeline", "state", "started", "took", "reason"):
+        table.add_column(title, overflow="fold", no_wrap=title in ("run", "started"))
+    for each in found:
+        took = None if each.finished is None else each.finished - each.started
+        table.add_row(
+            each.id,
+            each.pipeline,
+            _styled(each.state.value),
+            _when(each.started),
+            _took(took),
+            _plain(each.reason),
+        )
+    _console().print(table)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _run_json(each: Any) -> dict[str, Any]:
+    return {
+        "run": each.id,
+        "pipeline": each.pipeline,
+        "state": each.state.value,
+        "reason": each.reason,
+        "started": each.started,
+        "finished": each.finished,
+        "properties": dict(each.properties),
+    }
+
+
+def _run_id(opened: Store, given: str) -> str:
+    """Return the id of the run that is meant: whole, its beginning, or 'last'."""
+    known = [each.id for each in opened.runs()]
+    if given == "last" and known:
+        return known[-1]
+    matching = [each for each in known if each.startswith(given)]
+    if given in known:
+        return given
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise MetadataError(
+            f"Run '{given}' could be any of {quoted(matching)}. Write more of its id."
+        )
+    raise MetadataError(
+        f"Run '{given}' is not in the lineage store. 'penstock runs' lists what is; "
+        f"'last' is the newest.{did_you_mean(given, known)}"
+    )
+
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id of the run, its beginning, or 'last'.")
+]
+
+
+@app.command()
+def show(
+    run_id: RunArgument,
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the components of a run: how they ended, what they read and wrote."""
+    opened = _opened(root, store, store_wait)
+    record = opened.run(_run_id(opened, run_id))
+    executions = opened.executions(record.id)
+    if as_json:
+        _print_json(
+            {
+                **_run_json(record),
+                "components": [_execution_json(each) for each in executions],
+            }
+        )
+        return
+    from rich.table import Table
+
+    console = _console()
+    console.print(
+        f"run [bold]{record.id}[/] of pipeline [bold]{record.pipeline}[/], "
+        f"{_styled(record.state.value)}, started {_when(record.started)}"
+    )
+    table = Table(box=None, pad_edge=False)
+    for title in ("component", "state", "took", "read", "wrote", "reason"):
+        table.add_column(title, overflow="fold")
+    for each in executions:
+        table.add_row(
+            each.component,
+            _styled(each.state.value),
+            _took(each.seconds),
+            _keys(each.inputs),
+            _keys(each.outputs),
+            _plain(each.reason),
+        )
+    console.print(table)
+
+
+def _keys(sides: Any) -> str:
+    return ", ".join(
+        f"{key} ({' '.join(str(each.id) for each in made)})"
+        for key, made in sides.items()
+    )
+
+
+def _artifact_json(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "id": artifact.id,
+        "type": artifact.TYPE_NAME,
+        "uri": artifact.uri,
+        "digest": artifact.digest,
+        "properties": artifact.properties,
+    }
+
+
+def _execution_json(each: ExecutionRecord) -> dict[str, Any]:
+    return {
+        "id": each.id,
+        "component": each.component,
+        "type": each.type,
+        "run": each.run_id,
+        "pipeline": each.pipeline,
+        "state": each.state.value,
+        "reason": each.reason,
+        "started": each.started,
+        "seconds": each.seconds,
+        "properties": dict(each.properties),
+        "inputs": {
+            key: [_artifact_json(one) for one in made]
+            for key, made in each.inputs.items()
+        },
+        "outputs": {
+            key: [_artifact_json(one) for one in made]
+            for key, made in each.outputs.items()
+        },
+    }
+
+
+@app.command()
+def logs(
+    run_id: RunArgument,
+    component: Annotated[str, typer.Argument(help="Name of the component.")],
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a component printed and logged in a run."""
+    opened = _opened(root, store, store_wait)
+    record = opened.run(_run_id(opened, run_id))
+    executions = opened.executions(record.id)
+    known = [each.component for each in executions]
+    if component not in known:
+        raise MetadataError(
+            f"Run '{record.id}' has no component '{component}' (it has "
+            f"{quoted(known)}).{did_you_mean(component, known)}"
+        )
+    place = Path(str(record.properties.get("penstock_root", root)))
+    path = place / ".penstock" / "runs" / record.id / f"{component}.log"
+    try:
+        text = path.read_text(encoding="utf-8", errors="backslashreplace")
+    except FileNotFoundError as error:
+        raise MetadataError(
+            f"The log of '{component}' in run '{record.id}' is not at '{path}'. It is "
+            "kept under the root of the machine that ran it."
+        ) from error
+    if as_json:
+        _print_json({"run": record.id, "component": component, "log": text})
+    else:
+        sys.stdout.write(text)
+
+
+@app.command()
+def artifacts(
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    as_json: JsonOption = False,
+    kind: Annotated[
+        str | None, typer.Option("--type", help="Only artifacts of this type.")
+    ] = None,
+    pipeline: Annotated[
+        str | None, typer.Option("--pipeline", help="Only those of this pipeline.")
+    ] = None,
+) -> None:
+    """List the artifacts, the newest last."""
+    opened = _opened(root, store, store_wait)
+    everything = opened.artifacts(None, pipeline=pipeline)
+    types = {each.TYPE_NAME for each in everything}
+    if kind is not None and kind not in types:
+        raise MetadataError(
+            f"No artifact of type '{kind}' is recorded (there are {quoted(types)})."
+            f"{did_you_mean(kind, types)}"
+        )
+    found = [each for each in everything if kind in (None, each.TYPE_NAME)]
+    if as_json:
+        _print_json([_artifact_json(each) for each in found])
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("id", "type", "digest", "location"):
+        table.add_column(title, overflow="fold")
+    for each in found:
+        digest = each.digest.removeprefix("sha256:")[:12]
+        table.add_row(str(each.id), each.TYPE_NAME, digest, _plain(each.uri))
+    _console().print(table)
+
+
+@app.command()
+def lineage(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTIFACT|VERSION",
+            help="Number of an artifact, its location, or a served version as "
+            "SERVING_DIR/NUMBER.",
+        ),
+    ],
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    downstream: Annotated[
+        bool, typer.Option("--downstream", help="What came of it, not what made it.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what made an artifact or a served version, back to the files it read."""
+    from penstock.pipelines import lineage as ask
+
+    opened = _opened(root, store, store_wait)
+    artifact = _subject(opened, subject)
+    walk = ask.downstream if downstream else ask.upstream
+    found = walk(opened, artifact)
+    if as_json:
+        _print_json(
+            {
+                "start": _artifact_json(found.start),
+                "artifacts": [
+                    _artifact_json(each) for _, each in sorted(found.artifacts.items())
+                ],
+                "executions": [
+                    _execution_json(each)
+                    for _, each in sorted(found.executions.items())
+                ],
+            }
+        )
+        return
+    print_lineage(found, downstream=downstream)
+
+
+def _subject(opened: Store, subject: str) -> Artifact:
+    from penstock.pipelines import lineage as ask
+
+    if subject.isdecimal():
+        return opened.artifact(int(subject))
+    path = Path(subject)
+    same_place = [
+        each
+        for each in opened.artifacts()
+        if each.uri in (subject, str(path.absolute()))
+    ]
+    if same_place:
+        return same_place[-1]
+    if path.name.isdecimal():
+        return ask.pushed(opened, path.parent, int(path.name))
+    raise MetadataError(
+        f"'{subject}' is no artifact of the lineage store. Pass an artifact's number "
+        "('penstock artifacts' lists them), its location, or a served version as "
+        "SERVING_DIR/NUMBER."
+    )
+
+
+def print_lineage(found: Lineage, *, downstream: bool = False) -> None:
+    """Print a lineage as a tree, each artifact with its execution below it.
+
+    Args:
+        found: The lineage.
+        downstream: Whether it leads to what came of the artifact.
+    """
+    from rich.tree import Tree
+
+    next_of: dict[int, list[tuple[ExecutionRecord, list[tuple[str, Artifact]]]]] = {}
+    for execution in found.executions.values():
+        near = execution.inputs if downstream else execution.outputs
+        far = execution.outputs if downstream else execution.inputs
+        ends = [(key, each) for key, made in far.items() for each in made]
+        for made in near.values():
+            for each in made:
+                if each.id is not None:
+                    next_of.setdefault(each.id, []).append((execution, ends))
+    shown: set[int] = set()
+
+    def grow(branch: Tree, artifact: Artifact) -> None:
+        if artifact.id is None or artifact.id in shown:
+            return
+        shown.add(artifact.id)
+        for execution, ends in next_of.get(artifact.id, []):
+            verb = "read by" if downstream else "made by"
+            twig = branch.add(
+                f"{verb} [bold]{execution.component}[/] "
+                f"[dim]({execution.state.value}, {_when(execution.started)}, "
+                f"run {execution.run_id})[/]"
+            )
+            for key, each in ends:
+                again = " [dim](above)[/]" if each.id in shown else ""
+                grow(twig.add(_label(each, f"{key}: ", again)), each)
+
+    tree = Tree(_label(found.start))
+    grow(tree, found.start)
+    _console().print(tree)
+
+
+def _label(artifact: Artifact, before: str = "", after: str = "") -> Text:
+    from rich.text import Text
+
+    parts = [f"[cyan]{artifact.TYPE_NAME}[/] {artifact.id}"]
+    for key in ("span", "pushed_version", "blessed", "verdict", "auc"):
+        value = artifact.properties.get(key)
+        if value not in (None, ""):
+            parts.append(_plain(f"{key}={value}"))
+    if artifact.digest:
+        parts.append(f"[dim]{artifact.digest[:19]}…[/]")
+    parts.append(_plain(artifact.uri))
+    return Text.from_markup(before + " ".join(parts) + after, overflow="fold")
+
+
+@app.command()
+def versions(
+    serving_dir: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The serving directory.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """List the versions of a serving directory, the newest last."""
+    from penstock.components.serving import version_dir
+
+    found = version_dir.versions(serving_dir)
+    if as_json:
+        _print_json([_version_json(each) for each in found])
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("version", "state", "pushed", "size", "digest", "model"):
+        table.add_column(title, overflow="fold")
+    for each in found:
+        row = _version_json(each)
+        table.add_row(
+            str(row["version"]),
+            str(row["state"]),
+            _when(row.get("pushed_at")),
+            f"{row.get('size', 0):,}",
+            str(row.get("digest") or "")[:19],
+            _plain(str(row.get("model_uri") or "")),
+        )
+    _console().print(table)
+
+
+def _version_json(each: Any) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(each)
+
+
+def main() -> None:
+    """Run the command line; print sentences for errors that the user can mend."""
+    try:
+        app()
+    except PenstockError as error:
+        print(error, file=sys.stderr)
+        sys.exit(ERROR)
+    except KeyboardInterrupt:
+        print("Canceled.", file=sys.stderr)
+        sys.exit(CANCELED)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(DONE)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print(
+            "\nThis is a defect of penstock, not of your pipeline. Report it with the "
+            "lines above.",
+            file=sys.stderr,
+        )
+        sys.exit(ERROR)
+
+
+if __name__ == "__main__":
+    main()
