@@ -100,7 +100,7 @@ class FrozenDict(dict[str, Any]):
         )
 
     __setitem__ = __delitem__ = _refuse
-    clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
     def __reduce__(self) -> Any:
         return FrozenDict, (dict(self),)
@@ -178,7 +178,7 @@ class RunContext:
 
 def _name_wrong_arguments(cls: type) -> None:
     """Let a component's constructor say which argument is wrong, in a sentence."""
-    fields = [each for each in dataclasses.fields(cls) if each.init]  # type: ignore[arg-type]
+    fields = [each for each in dataclasses.fields(cls) if each.init]
     legal = [each.name for each in fields]
     required = [
         each.name
@@ -423,14 +423,20 @@ class Declaration:
     outputs: Mapping[str, type[Artifact]]
 
 
-@functools.cache
+_declarations: dict[type, Declaration] = {}
+
+
 def declared(cls: type[Component]) -> Declaration:
     """Return the inputs, parameters and outputs that a component class declares.
 
     Raises:
         PipelineError: If an output is not annotated with an artifact type.
     """
-    inputs, parameters, outputs = [], {}, {}
+    if cls in _declarations:
+        return _declarations[cls]
+    inputs: list[Input] = []
+    parameters: dict[str, Any] = {}
+    outputs: dict[str, type[Artifact]] = {}
     reserved = {"name", "options", "after"}
     for each in dataclasses.fields(cls):
         if each.name in reserved:
@@ -458,7 +464,8 @@ def declared(cls: type[Component]) -> Declaration:
             )
         else:
             parameters[each.name] = annotation
-    return Declaration(tuple(inputs), parameters, outputs)
+    _declarations[cls] = Declaration(tuple(inputs), parameters, outputs)
+    return _declarations[cls]
 
 
 class _Names(dict[str, Any]):

@@ -44,6 +44,7 @@ app = typer.Typer(
     help="Pipelines that end in a served TensorFlow model, and their lineage.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # drawn by Rich, --help would take twice as long
     pretty_exceptions_enable=False,
 )
 

@@ -235,7 +235,7 @@ def _main_path(component: Component) -> str:
         needed.append(type(component).__qualname__)
     if not needed:
         return ""
-    path = getattr(sys.modules["__main__"], "__file__", None)
+    path: str = getattr(sys.modules["__main__"], "__file__", None) or ""
     if not path or not os.path.exists(path):
         raise PipelineError(
             f"{needed[0]} is defined in an interactive session, which the process that "

@@ -82,8 +82,8 @@ def collecting(path: Path, *, verbose: bool) -> Iterator[None]:
     )
     root, ours = logging.getLogger(), logging.getLogger("penstock")
     before = ours.level
-    sys.stdout = _Tee(stdout, verbose=verbose)  # type: ignore[assignment]
-    sys.stderr = _Tee(stderr, verbose=verbose)  # type: ignore[assignment]
+    sys.stdout = _Tee(stdout, verbose=verbose)
+    sys.stderr = _Tee(stderr, verbose=verbose)
     root.addHandler(handler)
     ours.setLevel(logging.INFO)
     try:

@@ -135,7 +135,7 @@ class Artifact:
 class _InSplits(Artifact):
     """An artifact with one subfolder per split."""
 
-    PROPERTIES = {"span": int, "split_names": str}
+    PROPERTIES: ClassVar[Mapping[str, type]] = {"span": int, "split_names": str}
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -221,7 +221,11 @@ class Examples(_InSplits):
 
     TYPE_NAME = "Examples"
     BASE_TYPE = "DATASET"
-    PROPERTIES = {"span": int, "version": int, "split_names": str}
+    PROPERTIES: ClassVar[Mapping[str, type]] = {
+        "span": int,
+        "version": int,
+        "split_names": str,
+    }
 
     @property
     def payload_format(self) -> str:
