@@ -1,4 +1,4 @@
-"""The house: what importing loads, the walls between the rooms, the links, the names."""
+"""The house: what importing loads, the walls between the rooms, links and names."""
 
 from __future__ import annotations
 
