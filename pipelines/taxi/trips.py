@@ -191,7 +191,9 @@ def write_trips(
         file = folder / f"trips-{day.isoformat()}.csv"
         with open(file, "wb") as out:
             out.write((",".join(COLUMNS) + "\n").encode())
-            for block in _blocks(day, rows, seed, fault if number == days - 1 else None):
+            for block in _blocks(
+                day, rows, seed, fault if number == days - 1 else None
+            ):
                 out.write(block)
         files.append(file)
     return files
