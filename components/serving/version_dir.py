@@ -169,6 +169,7 @@ def push(
     needed = _size(model)
     with _explained(directory, needed), _staging(directory, progress) as staging:
         copy = os.path.join(staging, "model")
+        os.mkdir(copy)
         manifest = copy_folder(model, Path(copy), progress)
         found = manifest_digest(manifest)
         if digest is not None and found != digest:
@@ -252,7 +253,7 @@ def copy_folder(
 
     Args:
         source: The folder to copy.
-        target: The folder to make; it must not exist, its parent must.
+        target: The folder to copy into; it must exist and be empty.
         progress: Called after every block; may raise to stop the copy.
 
     Returns:
@@ -268,7 +269,8 @@ def copy_folder(
     for root, names in _walk(source):
         relative = os.path.relpath(root, source)
         folder = os.path.normpath(os.path.join(target, relative))
-        os.mkdir(folder)
+        if relative != ".":
+            os.mkdir(folder)
         folders.append(folder)
         for name in names:
             path = os.path.normpath(os.path.join(relative, name))

@@ -1,0 +1,130 @@
+"""Pusher: makes a model the next version of a serving directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from penstock.components.base import Component, RunContext, output
+from penstock.components.serving.load_check import check_loads
+from penstock.components.serving.version_dir import copy_folder, local_directory, push
+from penstock.schemas.artifacts import (
+    InfraBlessing,
+    Model,
+    ModelBlessing,
+    PushedModel,
+)
+from penstock.schemas.digests import folder_manifest, manifest_digest
+from penstock.schemas.errors import DataError, PipelineError, ServingError
+
+
+class Pusher(Component):
+    """Push a model into a serving directory, where a model server picks it up.
+
+    Reads a Model; writes it into the serving directory as the next numbered version,
+    which appears at once and whole, and a copy of it as a PushedModel. Use it at the
+    end of a pipeline, gated by the Evaluator's blessing: unless that says yes, nothing
+    is pushed.
+
+    Before it becomes visible, the copy is read back from disk and compared, and loaded
+    in a process of its own. A model that was changed since it was made, does not load,
+    or has no signature is refused.
+
+    Example:
+        pusher = Pusher(
+            model=trainer.model, blessing=evaluator.blessing, serving_dir=serving_dir
+        )
+
+    Attributes:
+        model: The model to push.
+        blessing: The verdict on its quality; the push waits for a yes.
+        infra_blessing: The verdict on whether a server can run it, likewise.
+        serving_dir: The serving directory, on a POSIX file system; made if missing.
+        pushed_model: Copy of the SavedModel. Its properties `pushed_version`,
+            `pushed_destination` (the version's folder) and `digest` say what it became.
+    """
+
+    EXECUTION_TYPE: ClassVar[str] = "tfx.components.pusher.component.Pusher"
+    BASE_TYPE: ClassVar[str | None] = "DEPLOY"
+
+    model: Model
+    blessing: ModelBlessing | None = None
+    infra_blessing: InfraBlessing | None = None
+    serving_dir: Path | str
+    pushed_model: PushedModel = output()
+
+    def check(self) -> None:
+        """Check that versions can appear at once where they are pushed to.
+
+        Raises:
+            PipelineError: If the serving directory is a URL.
+        """
+        try:
+            local_directory(self.serving_dir)
+        except ServingError as error:
+            raise PipelineError(str(error)) from None
+
+    def run(self, context: RunContext) -> None:
+        """Push the model.
+
+        Raises:
+            DataError: If the model is not what its producer wrote, or does not load.
+            ServingError: If the serving directory cannot take it.
+        """
+        digest = _serving_digest(self.model)
+
+        def progress() -> None:
+            context.progress(0)
+
+        def check(copy: Path) -> dict[str, Any]:
+            context.logger.info("Loading %s in a process of its own", self.model.uri)
+            subject = f"Model '{self.model.uri}'"
+            return check_loads(copy, subject, context.temp_dir, progress)
+
+        # Copied before it is pushed, so that a full disk stops both; and never linked:
+        # a link would change with the served files, or they with it.
+        copy_folder(self.model.serving_dir, self.pushed_model.path, progress)
+        version = push(
+            local_directory(self.serving_dir),
+            self.model.serving_dir,
+            digest=digest,
+            check=check,
+            progress=progress,
+            model_uri=self.model.uri,
+            run_id=context.run_id,
+        )
+        context.logger.info("Pushed version %d: %s", version.number, version.path)
+        self.pushed_model.properties.update(
+            pushed=1,
+            pushed_destination=str(version.path),
+            pushed_version=str(version.number),
+            digest=digest,
+        )
+
+
+def _serving_digest(model: Model) -> str:
+    """Return the digest of a model's SavedModel, read from its bytes.
+
+    Raises:
+        DataError: If the artifact has other bytes than those recorded, or no
+            SavedModel.
+    """
+    manifest = folder_manifest(model.path)
+    found = manifest_digest(manifest)
+    if model.digest and model.digest != found:
+        raise DataError(
+            f"Model '{model.uri}' has the digest '{found}' where '{model.digest}' was "
+            "recorded when it was made: something wrote to it since. Train it again."
+        )
+    prefix = model.serving_dir.relative_to(model.path).as_posix() + "/"
+    serving = {
+        path.removeprefix(prefix): entry
+        for path, entry in manifest.items()
+        if path.startswith(prefix)
+    }
+    if not serving:
+        raise DataError(
+            f"Model '{model.uri}' has no SavedModel in '{prefix}'. It was moved or "
+            "deleted; train it again."
+        )
+    return manifest_digest(serving)
