@@ -59,7 +59,7 @@ def demo(
 
     from penstock.components.serving.version_dir import versions
 
-    newest = str(serving_dir / str(versions(serving_dir)[-1].version))
+    newest = str(serving_dir / str(versions(serving_dir)[-1].number))
     _show(console, "lineage", newest, "--root", str(root))
     command.lineage(newest, root=root)
     console.print("\n[bold]Try next[/]")
