@@ -54,6 +54,8 @@ def field(*, default: Any = dataclasses.MISSING, gate: bool = True) -> Any:
         gate: For a verdict, whether the component only runs if it says yes; False for
             a component that wants to read the verdict, whatever it says.
     """
+    if isinstance(default, list | dict):
+        default = frozen(default, "A default")
     return dataclasses.field(default=default, metadata={"gate": gate})
 
 
@@ -101,6 +103,9 @@ class FrozenDict(dict[str, Any]):
 
     __setitem__ = __delitem__ = _refuse
     clear = pop = popitem = setdefault = update = __ior__ = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
 
     def __reduce__(self) -> Any:
         return FrozenDict, (dict(self),)
@@ -223,6 +228,11 @@ class _Declared:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in vars(cls).get("__annotations__", {}):
+            default = vars(cls).get(name)
+            if isinstance(default, list | dict):
+                # Shared by all instances, which dataclasses refuse unless frozen.
+                setattr(cls, name, frozen(default, f"{cls.__name__}.{name}"))
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
         _name_wrong_arguments(cls)
 
@@ -262,6 +272,8 @@ class Component(_Declared):
             )
         if not isinstance(self.options, Options):
             raise _wrong_type(self, "options", "Options", self.options)
+        if not isinstance(self.after, list | tuple):
+            raise _wrong_type(self, "after", "a tuple of components", self.after)
         self._set("after", tuple(self.after))
         for item in self.after:
             if not isinstance(item, Component):

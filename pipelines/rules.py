@@ -26,7 +26,8 @@ def producers(component: Component) -> Iterator[Component]:
 
 def pipeline_name_is_legal(pipeline: str, components: Sequence[Component]) -> None:
     """A pipeline's name is a folder and a context, and TFX allows 63 characters."""
-    if not _NAME.fullmatch(pipeline) or len(pipeline) > _LONGEST_NAME:
+    legal = isinstance(pipeline, str) and _NAME.fullmatch(pipeline)
+    if not legal or len(pipeline) > _LONGEST_NAME:
         raise PipelineError(
             f"Pipeline name '{pipeline}' cannot be used: names begin with a letter or "
             "digit, have only letters, digits, '_', '-' and '.', and at most "
@@ -54,9 +55,10 @@ def names_are_unique(pipeline: str, components: Sequence[Component]) -> None:
     counts = Counter(component.name for component in components)
     for name, count in counts.items():
         if count > 1:
+            kind = next(type(each) for each in components if each.name == name)
             raise PipelineError(
                 f"Pipeline '{pipeline}' has {count} components named '{name}'. Give "
-                f'each its own, as in {name}(name="{name}2", ...).'
+                f'each its own, as in {kind.__name__}(name="{name}2", ...).'
             )
 
 
@@ -71,18 +73,26 @@ def producers_are_present(pipeline: str, components: Sequence[Component]) -> Non
                     if producer in component.after
                     else "reads an output of"
                 )
+                others = listed.keys() - {component.name}
                 raise PipelineError(
                     f"'{component.name}' {verb} '{producer.name}', which pipeline "
                     f"'{pipeline}' does not contain. Add '{producer.name}' to its "
-                    f"components.{did_you_mean(producer.name, listed)}"
+                    f"components.{did_you_mean(producer.name, others)}"
                 )
-            if type(listed[producer.name]) is not type(producer):
+            found = listed[producer.name]
+            if type(found) is not type(producer):
                 raise PipelineError(
                     f"'{component.name}' reads an output of a "
                     f"{type(producer).__name__} named '{producer.name}', but the "
                     f"'{producer.name}' in pipeline '{pipeline}' is a "
-                    f"{type(listed[producer.name]).__name__}. Wire it to the one that "
-                    "is listed."
+                    f"{type(found).__name__}. Wire it to the one that is listed."
+                )
+            # A copy, as pickling makes one, is as good as the component itself.
+            if found is not producer and repr(found) != repr(producer):
+                raise PipelineError(
+                    f"'{component.name}' reads an output of another '{producer.name}' "
+                    f"than the one that pipeline '{pipeline}' lists: {producer!r}, not "
+                    f"{found!r}. Wire it to the one that is listed."
                 )
 
 
@@ -92,24 +102,31 @@ def there_is_no_loop(pipeline: str, components: Sequence[Component]) -> None:
         component.name: sorted({each.name for each in producers(component)})
         for component in components
     }
-    done: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            loop = " -> ".join(
-                f"'{each}'" for each in (*path[path.index(name) :], name)
-            )
-            raise PipelineError(
-                f"Pipeline '{pipeline}' has a loop: {loop}; each waits for the next. "
-                "Remove one of these connections."
-            )
-        if name not in done:
-            for each in waits_for[name]:
-                visit(each, (*path, name))
-            done.add(name)
-
-    for name in waits_for:
-        visit(name, ())
+    readers: dict[str, list[str]] = {name: [] for name in waits_for}
+    for name, waited_for in waits_for.items():
+        for each in waited_for:
+            readers[each].append(name)
+    # Take away what waits for nothing that is left; a loop is what always stays.
+    left = {name: len(waited_for) for name, waited_for in waits_for.items()}
+    free = [name for name, count in left.items() if not count]
+    while free:
+        name = free.pop()
+        del left[name]
+        for each in readers[name]:
+            left[each] -= 1
+            if not left[each]:
+                free.append(each)
+    if left:
+        path: list[str] = []
+        name = next(iter(left))
+        while name not in path:
+            path.append(name)
+            name = next(each for each in waits_for[name] if each in left)
+        loop = " -> ".join(f"'{each}'" for each in (*path[path.index(name) :], name))
+        raise PipelineError(
+            f"Pipeline '{pipeline}' has a loop: {loop}; each waits for the next. "
+            "Remove one of these connections."
+        )
 
 
 RULES: tuple[Rule, ...] = (
