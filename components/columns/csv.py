@@ -23,7 +23,7 @@ import pyarrow.csv as pa_csv
 
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 2 << 20
 """About how much text is parsed at a time."""
 
 MOST_RECORD_BYTES = 64 << 20
