@@ -1,1 +1,29 @@
 """The verbs of penstock: components, one folder per capability."""
+
+from penstock.components.evaluation.evaluator import Evaluator
+from penstock.components.ingestion import (
+    CsvExampleGen,
+    ImportExampleGen,
+    ParquetExampleGen,
+)
+from penstock.components.serving.pusher import Pusher
+from penstock.components.training import Trainer
+from penstock.components.validation import (
+    ExampleValidator,
+    ImportSchemaGen,
+    SchemaGen,
+    StatisticsGen,
+)
+
+__all__ = [
+    "CsvExampleGen",
+    "Evaluator",
+    "ExampleValidator",
+    "ImportExampleGen",
+    "ImportSchemaGen",
+    "ParquetExampleGen",
+    "Pusher",
+    "SchemaGen",
+    "StatisticsGen",
+    "Trainer",
+]
