@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import importlib.util
 import os
 import pickle
 import resource
@@ -69,6 +70,7 @@ class ChildFailed(Exception):
 class _Request:
     component: bytes
     main_path: str
+    module_files: dict[str, str]
     sys_path: list[str]
     run_id: str
     temp_dir: Path
@@ -111,6 +113,7 @@ def run_in_child(
     request = _Request(
         component=pickle.dumps(live),
         main_path=_main_path(live),
+        module_files=_module_files(live),
         sys_path=list(sys.path),
         run_id=context.run_id,
         temp_dir=context.temp_dir.absolute(),
@@ -245,6 +248,24 @@ def _main_path(component: Component) -> str:
     return os.path.abspath(path)
 
 
+def _module_files(component: Component) -> dict[str, str]:
+    """Return the files of the modules that a component's class and functions are in."""
+    owners = [
+        type(component),
+        *(
+            value
+            for value in component.parameters.values()
+            if isinstance(value, types.FunctionType)
+        ),
+    ]
+    found = {}
+    for name in {owner.__module__ for owner in owners} - {"__main__"}:
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if path and path.endswith(".py") and os.path.exists(path):
+            found[name] = os.path.abspath(path)
+    return found
+
+
 def main(folder: Path) -> None:
     """Run what the request in a folder asks for, and write the response there."""
     # If the parent is killed, so is this process: nothing goes on unrecorded.
@@ -254,6 +275,8 @@ def main(folder: Path) -> None:
     error: PenstockError | ChildFailed | None = None
     properties: dict[str, dict[str, Any]] = {}
     try:
+        for name, path in request.module_files.items():
+            _load_module(name, path)
         if request.main_path:
             _load_main(request.main_path)
         live: Component = pickle.loads(request.component)
@@ -300,6 +323,24 @@ def _carried(raised: BaseException) -> ChildFailed:
 
 def _tell(descriptor: int, rows: int) -> None:
     os.write(descriptor, f"{rows}\n".encode())
+
+
+def _load_module(name: str, path: str) -> None:
+    """Load a module from the file that the parent has it from, if a search would not.
+
+    Test runners and module files are loaded in ways that `sys.path` knows nothing of.
+    """
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is not None and spec.origin and os.path.samefile(spec.origin, path):
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
 
 
 def _load_main(path: str) -> None:

@@ -103,6 +103,7 @@ class ActiveRun:
         self.beam_args = beam_args
         self.on_change = on_change
         self.executions: dict[str, Execution] = {}
+        self.failures: list[ComponentFailed] = []  # in the order they happened
         self.canceled = threading.Event()
         self.lock = threading.RLock()
         self.children: set[subprocess.Popen[bytes]] = set()
@@ -203,8 +204,8 @@ def _resolve(component: Component, run: ActiveRun, execution: Execution) -> Comp
         if found is None and not each.optional:
             raise DataError(
                 f"'{value.source}' finds nothing for {component.name}.{each.name} in "
-                f"pipeline '{run.pipeline}'. Run what makes a {each.kind.TYPE_NAME} "
-                "first, or import one."
+                f"pipeline '{run.pipeline}'. Run what writes {each.kind.TYPE_NAME} "
+                "first, or import it."
             )
         live = live.bound({each.name: found}, {})
     execution.inputs = {
@@ -393,6 +394,7 @@ def _record_failed(
     failed = ComponentFailed(message, component=component.name, run_id=run.run_id)
     failed.__cause__ = error
     execution.state, execution.reason, execution.error = State.FAILED, message, failed
+    run.failures.append(failed)
     execution.seconds = time.time() - started
     if execution.log is not None and not told_by_child:
         with open(execution.log, "a", encoding="utf-8") as log:

@@ -161,10 +161,9 @@ def run(
         seconds = (datetime.now(timezone.utc) - started).total_seconds()
         result = _result(pipeline, active, seconds)
         opened.end_run(run_id, result.state, result.reason)
-    failures = [each.error for each in result.executions.values() if each.error]
-    if failures:
-        first = failures[0]
-        first.others, first.result = tuple(failures[1:]), result
+    if active.failures:
+        first, *others = active.failures
+        first.others, first.result = tuple(others), result
         raise first
     return result
 
@@ -197,11 +196,11 @@ def _result(pipeline: Pipeline, active: ActiveRun, seconds: float) -> RunResult:
     executions = dict(active.executions)
     state, reason, answer = RunState.COMPLETE, "", None
     skipped = [each for each in executions.values() if each.state is State.SKIPPED]
-    failed = [each for each in executions.values() if each.state is State.FAILED]
     if active.canceled.is_set():
         state, reason = RunState.CANCELED, "The run was canceled."
-    elif failed:
-        state, reason = RunState.FAILED, failed[0].reason
+    elif active.failures:
+        first = executions[active.failures[0].component]
+        state, reason = RunState.FAILED, first.reason
     elif skipped:
         state, answer = RunState.STOPPED, skipped[0].answer
         reason = f"'{skipped[0].component}' did not run: {skipped[0].reason}"

@@ -10,6 +10,7 @@ from typing import Protocol
 from penstock.components.base import Component
 from penstock.pipelines.execution import ActiveRun, execute
 from penstock.pipelines.pipeline import Pipeline
+from penstock.schemas.errors import PipelineError
 
 
 class Runner(Protocol):
@@ -24,9 +25,22 @@ class LocalRunner:
 
     Args:
         max_workers: How many components run at once; by default the number of cores.
+
+    Raises:
+        PipelineError: If that is no whole number of at least 1.
     """
 
     def __init__(self, max_workers: int | None = None) -> None:
+        if max_workers is not None and (
+            isinstance(max_workers, bool)
+            or not isinstance(max_workers, int)
+            or max_workers < 1
+        ):
+            raise PipelineError(
+                f"LocalRunner.max_workers is {max_workers!r}, which is no number of "
+                "threads. Pass a whole number of at least 1, or None for the number of "
+                "cores."
+            )
         self.max_workers = max_workers or os.cpu_count() or 1
 
     def execute_all(self, pipeline: Pipeline, run: ActiveRun) -> None:

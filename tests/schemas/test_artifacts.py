@@ -57,7 +57,7 @@ def test_a_promise_has_no_location() -> None:
     assert model.is_promise
     assert repr(model) == "Model('Trainer.model')"
     with pytest.raises(PipelineError) as raised:
-        model.uri
+        _ = model.uri
     assert str(raised.value) == (
         "'Trainer.model' has no location: its producer has not run. Run the pipeline, "
         "and take the artifact from the RunResult."
@@ -75,7 +75,7 @@ def test_an_artifact_on_disk_has_a_path(tmp_path: Path) -> None:
 
 def test_a_url_is_not_on_a_local_file_system() -> None:
     with pytest.raises(DataError) as raised:
-        Model("gs://bucket/model").path
+        _ = Model("gs://bucket/model").path
     assert str(raised.value) == (
         "Model 'gs://bucket/model' is not on a local file system. Copy it to a local "
         "folder and use that."
@@ -107,7 +107,7 @@ def test_splits_come_from_the_properties_or_the_folders(tmp_path: Path) -> None:
 
 def test_examples_without_any_split_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
-        Examples(tmp_path).split_names
+        _ = Examples(tmp_path).split_names
     assert str(raised.value) == (
         f"Examples '{tmp_path}' has no split: no 'split_names' is recorded and no "
         "folder 'Split-…' is there. Run its producer again."
