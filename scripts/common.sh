@@ -22,4 +22,6 @@ activate() {
     venv=${PENSTOCK_VENV:-$PWD/.venv}
     if [ -n "${1-}" ] && [ "$1" != "$(own_stack)" ]; then venv=$venv-$1; fi
     export PATH="$venv/bin:$PATH" VIRTUAL_ENV="$venv" PYTHONNOUSERSITE=1
+    # TensorFlow tells on every start which GPUs it does not find.
+    export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-3}"
 }
