@@ -772,8 +772,11 @@ def _keeps_digits(cell: str, *, is_int: bool) -> bool:
         return False
     if is_int or not digits.isdigit():
         return True
-    number = float(digits)
-    return number < np.inf and int(digits) == int(number)
+    return len(digits) < 20 and _is_exact(int(digits))
+
+
+def _is_exact(number: int) -> bool:
+    return number < 1 << 63 and int(float(number)) == number
 
 
 def _has_inexact(values: pa.ChunkedArray) -> bool:
