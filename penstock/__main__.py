@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from penstock.components.serving.version_dir import Version
     from penstock.pipelines.execution import Execution
     from penstock.pipelines.lineage import Lineage
     from penstock.pipelines.metadata import ExecutionRecord, Store
@@ -880,10 +881,17 @@ def versions(
     _console().print(table)
 
 
-def _version_json(each: Any) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(each)
+def _version_json(each: Version) -> dict[str, Any]:
+    return {
+        "version": each.number,
+        "path": str(each.path),
+        "state": each.state.value,
+        "pushed_at": each.pushed_at.timestamp() if each.pushed_at else None,
+        "size": each.size_bytes,
+        "digest": each.digest,
+        "model_uri": each.model_uri,
+        "run_id": each.run_id,
+    }
 
 
 def main() -> None:

@@ -39,7 +39,8 @@ def check_loads(
     """
     answer, log = temp_dir / "load-check.json", temp_dir / "load-check.log"
     answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", __name__, str(folder), str(answer)]
+    code = f"import sys; from {__name__} import main; main(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(folder), str(answer)]
     with open(log, "wb") as printed:
         process = subprocess.Popen(
             command,
@@ -116,7 +117,3 @@ def main(folder: str, answer: str) -> None:
     partial = f"{answer}.partial"
     Path(partial).write_text(json.dumps(found), encoding="utf-8")
     os.replace(partial, answer)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
