@@ -2,8 +2,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Exit 69: this machine cannot do what was asked, and says why.
+# Two exit codes tell .ci/run why nothing ran: what was asked cannot be done on this
+# machine, or it can and the packages were not got.
 unfit() { printf '%s\n' "$@" >&2; exit 69; }
+not_set_up() { printf '%s\n' "$@" >&2; exit 70; }
 
 glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d' ' -f2) || glibc=
 
@@ -18,7 +20,13 @@ own_stack() {
 
 # Installs the machine's own set, or the one given, and puts its programs first on PATH.
 activate() {
-    scripts/install ${1:+--stack "$1"}
+    local status=0
+    scripts/install ${1:+--stack "$1"} || status=$?
+    case $status in
+        0) ;;
+        69) exit 69 ;;
+        *) not_set_up "The packages could not be installed; the lines above say why." ;;
+    esac
     venv=${PENSTOCK_VENV:-$PWD/.venv}
     if [ -n "${1-}" ] && [ "$1" != "$(own_stack)" ]; then venv=$venv-$1; fi
     export PATH="$venv/bin:$PATH" VIRTUAL_ENV="$venv" PYTHONNOUSERSITE=1
