@@ -160,6 +160,8 @@ class ValueBound:
     upper: float = math.inf
 
     def __str__(self) -> str:
+        if math.isinf(self.lower) and math.isinf(self.upper):
+            return "any number"
         if math.isinf(self.upper):
             return f"at least {_number(self.lower)}"
         if math.isinf(self.lower):
@@ -251,10 +253,17 @@ class Word(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Judgment:
-    """A word and the sentences behind it, those against a blessing first."""
+    """A word and the sentences behind it.
+
+    Attributes:
+        word: What is decided.
+        reasons: Why, those against a blessing first.
+        against: How many of the reasons speak against a blessing.
+    """
 
     word: Word
     reasons: tuple[str, ...]
+    against: int
 
 
 def judge(
@@ -286,6 +295,7 @@ def judge(
                 "The eval_config sets no threshold, so nothing can bless the model. "
                 "Give a metric a MetricThreshold.",
             ),
+            against=1,
         )
     against, in_favor = [], []
     for threshold in thresholds:
@@ -298,7 +308,7 @@ def judge(
     ]
     word = Word.NOT_BLESSED if against else Word.BLESSED
     reasons = dict.fromkeys([*against, *in_favor, *left_out])
-    return Judgment(word, tuple(reasons))
+    return Judgment(word, tuple(reasons), against=len(set(against)))
 
 
 def _for_slices(threshold: Threshold) -> str:

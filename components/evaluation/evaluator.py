@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from penstock.components.base import Component, RunContext, output
 from penstock.components.evaluation import eval_config as configs
-from penstock.components.evaluation.blessing import Word, judge, overall_values
+from penstock.components.evaluation.blessing import (
+    Judgment,
+    Word,
+    judge,
+    overall_values,
+)
 from penstock.schemas.artifacts import (
     Examples,
     Model,
@@ -112,7 +117,7 @@ class Evaluator(Component):
             else configs.ignored_thresholds(self.eval_config),
             min_slice_size=ready.options.min_slice_size.value,
         )
-        self._bless(judgment.word, judgment.reasons)
+        self._bless(judgment)
 
     @property
     def _models(self) -> dict[str, Model]:
@@ -214,11 +219,11 @@ class Evaluator(Component):
                     raise missing_values(signature, name, missing[name])
         return total
 
-    def _bless(self, word: Word, reasons: Sequence[str]) -> None:
-        blessed = word is Word.BLESSED
+    def _bless(self, judgment: Judgment) -> None:
+        blessed = judgment.word is Word.BLESSED
         properties: dict[str, Any] = {
             "blessed": int(blessed),
-            "verdict": word.value,
+            "verdict": judgment.word.value,
             "current_model": self.model.uri,
             "component_id": self.name,
         }
@@ -229,7 +234,7 @@ class Evaluator(Component):
             if self.baseline.id is not None:
                 properties["baseline_model_id"] = self.baseline.id
         self.blessing.properties.update(properties)
-        self.blessing.set_reasons(reasons)
+        self.blessing.set_reasons(judgment.reasons, against=judgment.against)
         (self.blessing.path / ("BLESSED" if blessed else "NOT_BLESSED")).touch()
 
 

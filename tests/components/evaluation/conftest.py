@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from penstock.components.base import RunContext
 from penstock.schemas.artifacts import Examples, Model
 
 with warnings.catch_warnings():
@@ -43,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.filterwarnings(text))
 
 
-def rows(count: int = ROWS, *, seed: int = 0) -> pa.Table:
+def make_rows(count: int = ROWS, *, seed: int = 0) -> pa.Table:
     """Trips whose label depends on fare and hour, with two payment types."""
     random = np.random.default_rng(seed)
     fare = random.gamma(3.0, 5.0, count)
@@ -64,7 +63,7 @@ def rows(count: int = ROWS, *, seed: int = 0) -> pa.Table:
     )
 
 
-def write_examples(folder: Path, **splits: pa.Table) -> Examples:
+def make_examples(folder: Path, **splits: pa.Table) -> Examples:
     """Write Examples as Parquet."""
     for name, table in splits.items():
         (folder / f"Split-{name}").mkdir(parents=True)
@@ -84,7 +83,19 @@ def write_examples(folder: Path, **splits: pa.Table) -> Examples:
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
     """Examples with a train and an eval split."""
     folder = tmp_path_factory.mktemp("examples")
-    return write_examples(folder, train=rows(50, seed=1), eval=rows())
+    return make_examples(folder, train=make_rows(50, seed=1), eval=make_rows())
+
+
+@pytest.fixture(scope="session")
+def rows() -> Callable[..., pa.Table]:
+    """Make a table of trips."""
+    return make_rows
+
+
+@pytest.fixture(scope="session")
+def write_examples() -> Callable[..., Examples]:
+    """Write tables as Examples."""
+    return make_examples
 
 
 def keras_model(keras: Any, slope: float) -> Any:
@@ -166,9 +177,3 @@ def tf_example_model(save_tf_example_model: Callable[..., Model]) -> Model:
 def worse_model(save_tf_example_model: Callable[..., Model]) -> Model:
     """A model that ranks by the hour only."""
     return save_tf_example_model(0.0, id=7)
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> RunContext:
-    """A context to run a component in."""
-    return RunContext.local(tmp_path / "temporary")
