@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -171,9 +171,10 @@ def run(
         )
     given = _given(param or [])
     signal.signal(signal.SIGTERM, _interrupt)
-    with _native_noise_kept(root, verbose=verbose):
+    with _noise_kept(root, verbose=verbose) as terminal:
         pipeline = load_pipeline(target, given)
-        with _display(pipeline, quiet=as_json or verbose) as display:
+        quiet = as_json or verbose
+        with _display(pipeline, terminal, quiet=quiet) as display:
             try:
                 result = run_pipeline(
                     pipeline,
@@ -192,12 +193,7 @@ def run(
                 code = ERROR
                 if result is None:
                     raise
-        _report(result, root, as_json=as_json)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if code == CANCELED:
-        # A component may still compute in a thread; nothing waits for it.
-        os._exit(CANCELED)
+    _report(result, root, as_json=as_json)
     raise typer.Exit(code)
 
 
@@ -225,33 +221,35 @@ def answer_code(answer: Answer) -> int:
 
 
 @contextmanager
-def _native_noise_kept(root: Path, *, verbose: bool) -> Iterator[None]:
-    """Keep what native libraries write to file descriptor 2 off the terminal.
+def _noise_kept(root: Path, *, verbose: bool) -> Iterator[TextIO]:
+    """Keep what libraries write to stderr off the terminal, in a file of the root.
 
-    TensorFlow and its kin write there whatever Python's stderr is.
+    TensorFlow's native parts write to file descriptor 2 whatever Python's stderr is,
+    and Beam's imports warn on every start.
+
+    Yields:
+        The real stderr.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     folder = root / ".penstock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        log = os.open(folder / "native.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = os.open(folder / "stderr.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except OSError:
         # The run itself says, in a sentence, that the root cannot be written.
         log = -1
     if verbose or log < 0:
-        yield
+        yield sys.stderr
         return
-    terminal = os.dup(2)
-    before = sys.stderr
-    os.dup2(log, 2)
-    sys.stderr = os.fdopen(terminal, "w", buffering=1)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(terminal, 2)
-        sys.stderr = before
+    sys.stderr.flush()
+    with os.fdopen(os.dup(2), "w", buffering=1) as terminal:
+        os.dup2(log, 2)
         os.close(log)
+        try:
+            yield terminal
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal.fileno(), 2)
 
 
 def _given(pairs: list[str]) -> dict[str, str]:
@@ -396,13 +394,14 @@ def _converted(key: str, text: str, kind: Any) -> Any:
 
 
 @contextmanager
-def _display(pipeline: Pipeline, *, quiet: bool) -> Iterator[Any]:
+def _display(pipeline: Pipeline, terminal: TextIO, *, quiet: bool) -> Iterator[Any]:
     """Show each component's state, rows and seconds while the pipeline runs."""
     import time
 
-    if quiet or not sys.stderr.isatty():
+    if quiet or not terminal.isatty():
         yield lambda execution: None
         return
+    from rich.console import Console
     from rich.live import Live
     from rich.table import Table
 
@@ -431,7 +430,7 @@ def _display(pipeline: Pipeline, *, quiet: bool) -> Iterator[Any]:
         began.setdefault(execution.component, time.time())
         seen[execution.component] = execution
 
-    console = _console(stderr=True)
+    console = Console(file=terminal, highlight=False)
     console.print(f"pipeline [bold]{pipeline.name}[/]")
     with Live(
         get_renderable=table,
@@ -894,20 +893,25 @@ def _version_json(each: Version) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Run the command line; print sentences for errors that the user can mend."""
+def command_line() -> int:
+    """Run the command line; print sentences for errors that the user can mend.
+
+    Returns:
+        The exit code.
+    """
     try:
         app()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else ERROR
     except PenstockError as error:
         print(error, file=sys.stderr)
-        sys.exit(ERROR)
+        return ERROR
     except KeyboardInterrupt:
         print("Canceled.", file=sys.stderr)
-        sys.exit(CANCELED)
+        return CANCELED
     except BrokenPipeError:
         # The reader of our output went away, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(DONE)
     except Exception:
         import traceback
 
@@ -917,7 +921,18 @@ def main() -> None:
             "lines above.",
             file=sys.stderr,
         )
-        sys.exit(ERROR)
+        return ERROR
+    return DONE
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    code = command_line()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At once: after a cancel a component may still compute in a thread that nothing
+    # waits for, and TensorFlow's functions complain when the interpreter ends.
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -116,21 +116,31 @@ class ActiveRun:
         return self.root / ".penstock" / "runs" / self.run_id
 
     def cancel(self, reason: str) -> None:
-        """Kill children, remove temporary folders, record CANCELED."""
+        """Kill children, remove temporary folders, record CANCELED.
+
+        Raises:
+            MetadataError: If the store cannot be written now.
+        """
+        # Set before the lock is taken: who holds it may be waiting for the store.
+        self.canceled.set()
+        self.store.wait_seconds = min(self.store.wait_seconds, 0.5)
         with self.lock:
-            self.canceled.set()
             for child in self.children:
                 kill(child)
+            canceled = []
             for execution in self.executions.values():
                 if execution.state is State.RUNNING and execution.id is not None:
                     execution.state = State.CANCELED
                     execution.reason = reason
                     execution.seconds = time.time() - self.started[execution.id]
-                    self.store.end_execution(
-                        execution.id, State.CANCELED, _measured(execution)
-                    )
                     _remove(self.temporary.get(execution.id, []))
-                    self.on_change(execution)
+                    canceled.append(execution)
+            for execution in canceled:
+                assert execution.id is not None
+                self.store.end_execution(
+                    execution.id, State.CANCELED, _measured(execution)
+                )
+                self.on_change(execution)
 
 
 @contextmanager
@@ -174,12 +184,13 @@ def execute(component: Component, run: ActiveRun) -> Execution:
                 _record_skipped(live, run, execution)
             else:
                 _execute(live, run, execution, started)
-        except Canceled:
-            if execution.state is State.RUNNING:
+        except BaseException as error:
+            # What fails after a cancel, because its folders are gone, was canceled.
+            if not run.canceled.is_set():
+                _record_failed(component, run, execution, error, started)
+            elif execution.state is State.RUNNING:
                 execution.state = State.CANCELED
                 execution.reason = "The run was canceled."
-        except BaseException as error:
-            _record_failed(component, run, execution, error, started)
     execution.seconds = execution.seconds or time.time() - started
     run.on_change(execution)
     return execution
@@ -243,8 +254,8 @@ def _gate(live: Component, run: ActiveRun, execution: Execution) -> None:
     for each in declared(type(live)).inputs:
         for verdict in live.inputs.get(each.name, ()) if each.gate else ():
             if isinstance(verdict, Verdict) and verdict.answer is not Answer.YES:
-                said = "; ".join(reason.rstrip(".") for reason in verdict.reasons[:3])
-                more = len(verdict.reasons) - 3
+                against = [reason.rstrip(".") for reason in verdict.reasons_against]
+                said, more = "; ".join(against[:3]), len(against) - 3
                 execution.state, execution.answer = State.SKIPPED, verdict.answer
                 execution.reason = (
                     f"'{verdict.source or verdict.uri}' says {verdict.answer.value}"

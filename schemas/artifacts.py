@@ -363,9 +363,24 @@ class Verdict(Artifact):
         recorded = self.properties.get("reasons", [])
         return tuple(json.loads(recorded) if isinstance(recorded, str) else recorded)  # type: ignore[arg-type]
 
-    def set_reasons(self, reasons: Iterable[str]) -> None:
-        """Record why, one sentence each."""
-        self.properties["reasons"] = list(reasons)
+    def set_reasons(
+        self, reasons: Iterable[str], *, against: int | None = None
+    ) -> None:
+        """Record why, one sentence each.
+
+        Args:
+            reasons: The sentences, those that speak against a yes first.
+            against: How many of them do; all by default.
+        """
+        listed = list(reasons)
+        self.properties["reasons"] = listed
+        self.properties["reasons_against"] = len(listed) if against is None else against
+
+    @property
+    def reasons_against(self) -> tuple[str, ...]:
+        """Those of the reasons that speak against a yes."""
+        count = self.properties.get("reasons_against", len(self.reasons))
+        return self.reasons[: int(count)]  # type: ignore[arg-type]
 
 
 class ExampleAnomalies(Verdict, _InSplits):
