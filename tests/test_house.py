@@ -53,8 +53,8 @@ def test_a_heavy_library_would_be_noticed() -> None:
 def test_the_command_line_starts_without_heavy_libraries(verb: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['penstock', *{verb!r}]\n"
-        "from penstock.__main__ import main\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end"
+        "from penstock.__main__ import command_line\n"
+        "assert command_line() == 0"
     )
     assert loaded_by(code) & set(HEAVY) == set()
 
@@ -62,8 +62,8 @@ def test_the_command_line_starts_without_heavy_libraries(verb: list[str]) -> Non
 def test_listing_versions_loads_no_heavy_library(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.argv = ['penstock', 'versions', {str(tmp_path)!r}]\n"
-        "from penstock.__main__ import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass"
+        "from penstock.__main__ import command_line\n"
+        "command_line()"
     )
     assert loaded_by(code) & set(HEAVY) == set()
 
