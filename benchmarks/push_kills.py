@@ -417,12 +417,10 @@ def find_points(site: _Site, leave: Leave) -> list[str]:
 
 def kill_at_points(site: _Site, leave: Leave, counts: Counter[str], kills: int) -> None:
     """Kill pushes at the points that had the fewest kills so far."""
-    order = list(counts)
-    random.Random(sum(counts.values())).shuffle(order)
-    for turn in range(kills):
-        if turn % len(order) == 0:
-            order.sort(key=lambda point: counts[point])
-        point = order[turn % len(order)]
+    source = random.Random(sum(counts.values()))
+    for _ in range(kills):
+        fewest = min(counts.values())
+        point = source.choice([each for each in counts if counts[each] == fewest])
         start, _, call = point.partition(": ")
         if not site.kill(start, call, leave):
             raise RuntimeError(f"No push came by '{point}'.")
@@ -517,7 +515,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument(
         "--state",
         type=Path,
-        help="a JSON file with the kills so far, to be continued",
+        help="a JSON file with the counts so far, which this run adds to; a run that "
+        "is broken off loses at most a hundred kills",
     )
     options = parser.parse_args(argv)
     root = Path(tempfile.mkdtemp(prefix="push-kills-"))
@@ -538,28 +537,41 @@ def _measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
         site = _Site(root / "ours", push, watcher)
         points = find_points(site, leave_killed_push)
         counts = Counter({p: known.get("counts", {}).get(p, 0) for p in points})
+        random_kills = known.get("random_kills", 0)
+
+        def total() -> dict[str, Any]:
+            """Return what was counted so far, and keep it for the next run."""
+            partial = site.partial + len(watcher.faults)
+            sums = {
+                "random_kills": random_kills,
+                "partial_versions": known.get("partial_versions", 0) + partial,
+                "watcher_looks": known.get("watcher_looks", 0) + watcher.looks,
+                "watcher_checked": known.get("watcher_checked", 0) + watcher.checked,
+                "faults": known.get("faults", []) + site.faults + watcher.faults,
+            }
+            if options.state is not None:
+                options.state.parent.mkdir(parents=True, exist_ok=True)
+                draft = options.state.with_suffix(".partial")
+                draft.write_text(json.dumps({**sums, "counts": counts}, indent=1))
+                draft.replace(options.state)
+            return sums
+
         given = push_at_once(site, options.pushers)
-        kill_at_random(site, options.random_kills, known.get("random_kills", 0))
+        kill_at_random(site, options.random_kills, random_kills)
+        random_kills += options.random_kills
         kills = options.kills
         if kills is None:
             kills = sum(max(0, 3 - count) for count in counts.values())
-        kill_at_points(site, leave_killed_push, counts, kills)
-    state = {
-        "random_kills": known.get("random_kills", 0) + options.random_kills,
-        "watcher_looks": known.get("watcher_looks", 0) + watcher.looks,
-        "watcher_checked": known.get("watcher_checked", 0) + watcher.checked,
-        "faults": known.get("faults", []) + site.faults + watcher.faults,
-    }
-    if options.state is not None:
-        options.state.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**state, "counts": counts}, indent=1)
-        options.state.write_text(text + "\n", encoding="utf-8")
+        while kills > 0:
+            total()
+            kill_at_points(site, leave_killed_push, counts, min(kills, 100))
+            kills -= 100
+        sums = total()
     return {
         "points": len(points),
         "kills": sum(counts.values()),
         "least_kills_per_point": min(counts.values()),
-        "partial_versions": site.partial + len(watcher.faults),
-        **state,
+        **sums,
         "pushers": options.pushers,
         "distinct_versions": len(set(given)),
         **control,
