@@ -41,6 +41,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FLOAT = np.uint64(0x5851F42D4C957F2D)
 _TIME = np.uint64(0x14057B7EF767814F)
 _UNSIGNED = np.uint64(0x2545F4914F6CDD1D)
+_TEXT = np.uint64(0x9FB21C651E98DF25)
 _NULL = np.uint64(0xD6E8FEB86659FD93)
 
 
@@ -168,7 +169,7 @@ def _contents(array: pa.Array, path: str) -> Hashes:
         return _of_floats(_numbers(array, 0.0))
     if kinds.is_boolean(kind):
         array = array.cast(pa.int8())
-    elif kinds.is_temporal(kind):
+    elif kinds.is_temporal(kind) and not kinds.is_interval(kind):
         return _of_times(array)
     elif not kinds.is_integer(kind):
         raise DataError(
@@ -227,7 +228,7 @@ def _of_text(array: pa.Array) -> Hashes:
         shift = starts * 8 - (offsets[:-1] - first)
         padded[np.arange(last - first) + np.repeat(shift, lengths)] = text
     parts = padded.view("<u8").astype(np.uint64)
-    return _summed(parts, words, ends) + lengths.astype(np.uint64)
+    return _summed(parts, words, ends) + lengths.astype(np.uint64) + _TEXT
 
 
 def _summed(
@@ -249,7 +250,7 @@ def _of_lists(lengths: np.ndarray[Any, Any], values: pa.Array, path: str) -> Has
     if valid is not None:
         parts[~valid] = _NULL
     ends = np.cumsum(lengths)
-    return _summed(parts, lengths, ends) + lengths.astype(np.uint64) * _GOLDEN
+    return _summed(parts, lengths, ends) + (lengths + 1).astype(np.uint64) * _GOLDEN
 
 
 @dataclasses.dataclass(frozen=True)
