@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,12 @@ class ChildFailed(Exception):
         message_text: Its text.
         place: Where it was raised.
         traceback_text: The whole traceback.
+        errno: The system's number of the error, if it was one of the system.
+        filename: The file it was about.
     """
+
+    errno: int | None = None
+    filename: object = None
 
     def __init__(
         self, type_name: str, message_text: str, place: str, traceback_text: str
@@ -63,7 +69,7 @@ class ChildFailed(Exception):
 
     def __reduce__(self) -> Any:
         parts = (self.type_name, self.message_text, self.place, self.traceback_text)
-        return ChildFailed, parts
+        return ChildFailed, parts, vars(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +91,7 @@ class _Response:
     cpu_seconds: float
     peak_memory_bytes: int
     error: PenstockError | ChildFailed | None
+    traceback_text: str
 
 
 def run_in_child(
@@ -109,9 +116,10 @@ def run_in_child(
     folder = context.temp_dir.parent / f"{context.temp_dir.name}.child"
     folder.mkdir()
     run.temporary[_id(execution)].append(folder)
+    pickled = _pickled(live)
     read_end, write_end = os.pipe()
     request = _Request(
-        component=pickle.dumps(live),
+        component=pickled,
         main_path=_main_path(live),
         module_files=_module_files(live),
         sys_path=list(sys.path),
@@ -171,9 +179,26 @@ def run_in_child(
     execution.cpu_seconds = response.cpu_seconds
     execution.peak_memory_bytes = response.peak_memory_bytes
     if response.error is not None:
+        # The traceback that counts is the child's.
+        vars(response.error)["traceback_text"] = response.traceback_text
         raise response.error
     for key, properties in response.properties.items():
         live.outputs[key].properties.update(properties)
+
+
+def _pickled(live: Component) -> bytes:
+    """Return the component as bytes.
+
+    Raises:
+        PipelineError: If its class or something it holds cannot be carried over.
+    """
+    try:
+        return pickle.dumps(live)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise PipelineError(
+            f"'{live.name}' runs in a process of its own and cannot be carried there: "
+            f"{error}. Define '{type(live).__name__}' at the top level of a module."
+        ) from error
 
 
 def _id(execution: Execution) -> int:
@@ -273,6 +298,7 @@ def main(folder: Path) -> None:
     request: _Request = pickle.loads((folder / _REQUEST).read_bytes())
     sys.path[:] = request.sys_path
     error: PenstockError | ChildFailed | None = None
+    text = ""
     properties: dict[str, dict[str, Any]] = {}
     try:
         for name, path in request.module_files.items():
@@ -289,18 +315,16 @@ def main(folder: Path) -> None:
         )
         live.run(context)
         properties = {key: made.properties for key, made in live.outputs.items()}
-    except PenstockError as raised:
-        error = raised
-        traceback.print_exc()
     except BaseException as raised:
-        error = _carried(raised)
-        traceback.print_exc()
+        error, text = _carried(raised), traceback.format_exc()
+        sys.stderr.write(text)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     response = _Response(
         properties=properties,
         cpu_seconds=usage.ru_utime + usage.ru_stime,
         peak_memory_bytes=usage.ru_maxrss * 1024,
         error=error,
+        traceback_text=text,
     )
     partial = folder / f"{_RESPONSE}.partial"
     partial.write_bytes(pickle.dumps(response))
@@ -309,7 +333,12 @@ def main(folder: Path) -> None:
     sys.stderr.flush()
 
 
-def _carried(raised: BaseException) -> ChildFailed:
+def _carried(raised: BaseException) -> PenstockError | ChildFailed:
+    """Return what stands for an exception in the parent: itself, if it is ours."""
+    if isinstance(raised, PenstockError):
+        with suppress(Exception):  # a user's subclass may not survive pickling
+            pickle.loads(pickle.dumps(raised))
+            return raised
     frames = [
         frame
         for frame in traceback.extract_tb(raised.__traceback__)
@@ -318,7 +347,10 @@ def _carried(raised: BaseException) -> ChildFailed:
     last = frames[-1]
     place = f"{last.name} ({Path(last.filename).name}, line {last.lineno})"
     text = "".join(traceback.format_exception(raised))
-    return ChildFailed(type(raised).__name__, str(raised), place, text)
+    failed = ChildFailed(type(raised).__name__, str(raised), place, text)
+    if isinstance(raised, OSError):
+        failed.errno, failed.filename = raised.errno, raised.filename
+    return failed
 
 
 def _tell(descriptor: int, rows: int) -> None:

@@ -17,13 +17,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from penstock.components.base import (
     Canceled,
     Component,
+    Input,
     Promise,
     RunContext,
     declared,
@@ -176,24 +177,36 @@ def execute(component: Component, run: ActiveRun) -> Execution:
         return execution
     started = time.time()
     assert execution.log is not None
-    with logs.kept_in(execution.log):
-        try:
-            live = _resolve(component, run, execution)
-            _gate(live, run, execution)
-            if execution.state is State.SKIPPED:
-                _record_skipped(live, run, execution)
-            else:
-                _execute(live, run, execution, started)
-        except BaseException as error:
-            # What fails after a cancel, because its folders are gone, was canceled.
-            if not run.canceled.is_set():
-                _record_failed(component, run, execution, error, started)
-            elif execution.state is State.RUNNING:
-                execution.state = State.CANCELED
-                execution.reason = "The run was canceled."
+    try:
+        with logs.kept_in(execution.log):
+            _attempt(component, run, execution, started)
+    except OSError as error:
+        # Its log cannot be written. What ended before that stays as it ended.
+        if execution.state is State.RUNNING:
+            _record_failed(component, run, execution, error, started)
     execution.seconds = execution.seconds or time.time() - started
     run.on_change(execution)
     return execution
+
+
+def _attempt(
+    component: Component, run: ActiveRun, execution: Execution, started: float
+) -> None:
+    """Resolve, gate, run; record the end, whatever it is."""
+    try:
+        live = _resolve(component, run, execution)
+        _gate(live, run, execution)
+        if execution.state is State.SKIPPED:
+            _record_skipped(live, run, execution)
+        else:
+            _execute(live, run, execution, started)
+    except BaseException as error:
+        # What fails after a cancel, because its folders are gone, was canceled.
+        if not run.canceled.is_set():
+            _record_failed(component, run, execution, error, started)
+        elif execution.state is State.RUNNING:
+            execution.state = State.CANCELED
+            execution.reason = "The run was canceled."
 
 
 def _resolve(component: Component, run: ActiveRun, execution: Execution) -> Component:
@@ -203,11 +216,13 @@ def _resolve(component: Component, run: ActiveRun, execution: Execution) -> Comp
     for each in declared(type(component)).inputs:
         value = getattr(component, each.name)
         if isinstance(value, tuple):
-            facts[each.name] = tuple(_fact(item, run) for item in value)
+            facts[each.name] = tuple(
+                _fact(item, run, component, each) for item in value
+            )
         elif value is not None and hasattr(value.source, "resolve"):
             later.append((each, value))
         elif value is not None:
-            facts[each.name] = _fact(value, run)
+            facts[each.name] = _fact(value, run, component, each)
     live = component.bound(facts, {})
     # Resolvers see the facts: the candidate, for the baseline it is compared with.
     for each, value in later:
@@ -226,13 +241,21 @@ def _resolve(component: Component, run: ActiveRun, execution: Execution) -> Comp
     return live
 
 
-def _fact(artifact: Artifact, run: ActiveRun) -> Artifact:
+def _fact(
+    artifact: Artifact, run: ActiveRun, component: Component, wired: Input
+) -> Artifact:
     """Return what a promise became, or the promise itself if nothing came of it."""
     source = artifact.source
     if isinstance(source, Promise) and artifact.is_promise:
         produced = run.executions[source.producer.name].outputs
         return produced.get(source.key, artifact)
     if not artifact.digest and not artifact.is_promise:
+        if not artifact.path.is_dir():
+            raise DataError(
+                f"{component.name}.{wired.name} is {artifact.TYPE_NAME} "
+                f"'{artifact.uri}', which is no folder that exists. Check the path; an "
+                "artifact is a folder."
+            )
         artifact.digest = folder_digest(artifact.path)
     return artifact
 
@@ -408,7 +431,8 @@ def _record_failed(
     run.failures.append(failed)
     execution.seconds = time.time() - started
     if execution.log is not None and not told_by_child:
-        with open(execution.log, "a", encoding="utf-8") as log:
+        # On a full disk the store still keeps the end of it.
+        with suppress(OSError), open(execution.log, "a", encoding="utf-8") as log:
             log.write(text)
     properties = {
         **_measured(execution),
@@ -432,8 +456,9 @@ def _record_failed(
 def _sentence(component: Component, error: BaseException) -> str:
     if isinstance(error, PenstockError):
         return f"'{component.name}' failed: {error}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" of '{error.filename}'" if error.filename else ""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        filename = getattr(error, "filename", None)
+        where = f" of '{filename}'" if filename else ""
         return (
             f"'{component.name}' failed: the disk{where} is full. Free some space and "
             "run again; nothing half-written is left."

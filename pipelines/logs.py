@@ -24,10 +24,19 @@ def _targets() -> list[TextIO]:
     own log.
     """
     mine: TextIO | None = getattr(_here, "log", None)
-    with _lock:
-        if mine is not None and mine in _open:
-            return [mine]
-        return _open[1:] or _open[:1]
+    if mine is not None and mine in _open:
+        return [mine]
+    return _open[1:] or _open[:1]
+
+
+def _keep(text: str) -> bool:
+    """Write into the logs that this thread's words belong to; say if there are any."""
+    with _lock:  # so that no log is closed meanwhile
+        targets = _targets()
+        for log in targets:
+            log.write(text)
+            log.flush()
+        return bool(targets)
 
 
 class _Tee(io.TextIOBase):
@@ -38,11 +47,8 @@ class _Tee(io.TextIOBase):
         self.verbose = verbose
 
     def write(self, text: str) -> int:
-        targets = [] if getattr(_here, "outside", False) else _targets()
-        for log in targets:
-            log.write(text)
-            log.flush()
-        if self.verbose or not targets:
+        is_kept = not getattr(_here, "outside", False) and _keep(text)
+        if self.verbose or not is_kept:
             self.terminal.write(text)
         return len(text)
 
@@ -62,9 +68,7 @@ class _Tee(io.TextIOBase):
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        for log in _targets():
-            log.write(self.format(record) + "\n")
-            log.flush()
+        _keep(self.format(record) + "\n")
 
 
 @contextmanager

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import fcntl
 import json
 import math
+import numbers
+import os
 import re
+import struct
+import sys
 import threading
 import time
 import uuid
@@ -26,7 +31,7 @@ from penstock.schemas.artifacts import (
     ExternalArtifact,
     PropertyValue,
 )
-from penstock.schemas.errors import MetadataError
+from penstock.schemas.errors import MetadataError, PipelineError
 
 if TYPE_CHECKING:
     from ml_metadata.metadata_store import metadata_store
@@ -157,16 +162,28 @@ class Store:
         self._types: dict[int, str] = {}
 
     def _patiently(self, call: Callable[[], _T]) -> _T:
-        """Call, and call again while another process holds the store."""
-        deadline = time.monotonic() + self.wait_seconds
+        """Call, and call again while another process holds the store.
+
+        ml_metadata waits for a held SQLite file itself, for seconds on end and without
+        letting go of the interpreter: no signal, no other thread gets through. So it
+        is only called when nobody else holds the file.
+        """
+        started = time.monotonic()
+        path = sqlite_path(self.url)
         while True:
+            is_late = time.monotonic() - started > self.wait_seconds
+            if path is not None and _is_held_elsewhere(path):
+                if is_late:
+                    raise self._explained(_LOCKED)
+                time.sleep(0.02)
+                continue
             try:
                 with self._lock:
                     return call()
             except Exception as error:  # ml_metadata raises its own and RuntimeError
                 text = str(error)
-                if _is_locked(text) and time.monotonic() < deadline:
-                    time.sleep(0.05)
+                if _is_locked(text) and not is_late:
+                    time.sleep(0.02)
                     continue
                 raise self._explained(text) from error
 
@@ -478,8 +495,18 @@ class Store:
             **artifact.properties,
         }
         for key, value in properties.items():
-            typed = key in kind.PROPERTIES
-            _set((proto.properties if typed else proto.custom_properties)[key], value)
+            typed = kind.PROPERTIES.get(key)
+            slots = proto.custom_properties if typed is None else proto.properties
+            try:
+                if typed is not None and not isinstance(value, typed):
+                    raise TypeError(f"it takes {typed.__name__}")
+                _set(slots[key], value)
+            except (TypeError, ValueError) as error:
+                raise PipelineError(
+                    f"Property '{key}' of '{artifact.source or artifact.uri}' is "
+                    f"{value!r} ({type(value).__name__}), which cannot be recorded: "
+                    f"{error}. Set text, a number, or a list or dict of them."
+                ) from error
         return proto
 
     # Reading -------------------------------------------------------------------
@@ -769,14 +796,14 @@ def traceback_tail(text: str) -> str:
 
 
 def _set(slot: metadata_store_pb2.Value, value: PropertyValue) -> None:
-    if isinstance(value, bool | int):
+    if isinstance(value, numbers.Integral):  # NumPy's among them
         slot.int_value = int(value)
-    elif isinstance(value, float):
+    elif isinstance(value, numbers.Real):
         # SQL has no NaN: stored as one, it would come back as nothing.
         if math.isfinite(value):
-            slot.double_value = value
+            slot.double_value = float(value)
         else:
-            slot.string_value = str(value)
+            slot.string_value = str(float(value))
     elif isinstance(value, str):
         # Text that is not UTF-8 (undecodable file names) must not fail the record, and
         # SQLite ends text at a NUL.
@@ -835,8 +862,39 @@ def _path(event: metadata_store_pb2.Event) -> list[tuple[str, int]]:
     return pairs or [(key, 0)]
 
 
+_LOCKED = "database is locked"
+
+
 def _is_locked(text: str) -> bool:
-    return "database is locked" in text or "database table is locked" in text
+    return any(
+        each in text
+        for each in (_LOCKED, "database table is locked", "Concurrent writes aborted")
+    )
+
+
+# SQLite's lock bytes: pending, reserved, and 510 of which readers take one.
+_LOCK_BYTES = (0x40000000, 512)
+
+# One descriptor per SQLite file, never closed: closing any descriptor of a file drops
+# all locks that this process holds on it, those of ml_metadata among them.
+_DESCRIPTORS: dict[tuple[int, int], int] = {}
+
+
+def _is_held_elsewhere(path: Path) -> bool:
+    """Return whether another process reads or writes an SQLite file just now."""
+    if sys.platform != "linux":
+        return False
+    try:
+        status = os.stat(path)
+        key = (status.st_dev, status.st_ino)
+        if key not in _DESCRIPTORS:
+            _DESCRIPTORS[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False  # not there yet, or not readable: opening it says so
+    layout = "hhqqi"  # struct flock of Linux
+    wanted = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, *_LOCK_BYTES, 0)
+    found = fcntl.fcntl(_DESCRIPTORS[key], fcntl.F_GETLK, wanted)
+    return bool(struct.unpack(layout, found)[0] != fcntl.F_UNLCK)
 
 
 def _without_password(url: str) -> str:
@@ -868,6 +926,7 @@ def _connection(url: str, *, create: bool) -> metadata_store_pb2.ConnectionConfi
             )
         if create:
             _make_folder(path)
+        config.retry_options.max_num_retries = 1  # the store itself tries again
         config.sqlite.filename_uri = str(path)
         config.sqlite.connection_mode = (
             metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE

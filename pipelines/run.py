@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.runners import BeamDagRunner, Runner
 from penstock.schemas.artifacts import Answer, Artifact
 from penstock.schemas.errors import (
+    MetadataError,
     PipelineError,
     did_you_mean,
     quoted,
@@ -155,12 +157,20 @@ def run(
                 _execute_all(runner or BeamDagRunner(), pipeline, active)
         except BaseException as error:
             # The runner itself broke: not even a failed component explains the run.
-            text = f"{type(error).__name__}: {error}"
-            opened.end_run(run_id, RunState.FAILED, text)
+            state, text = RunState.FAILED, f"{type(error).__name__}: {error}"
+            if isinstance(error, KeyboardInterrupt):  # once more, while canceling
+                state, text = RunState.CANCELED, "The run was canceled."
+            opened.end_run(run_id, state, text)
             raise
         seconds = (datetime.now(timezone.utc) - started).total_seconds()
         result = _result(pipeline, active, seconds)
-        opened.end_run(run_id, result.state, result.reason)
+        try:
+            opened.end_run(run_id, result.state, result.reason)
+        except MetadataError as unrecorded:
+            if not active.canceled.is_set():
+                raise
+            reason = f"{result.reason} It could not be recorded: {unrecorded}"
+            result = dataclasses.replace(result, reason=reason)
     if active.failures:
         first, *others = active.failures
         first.others, first.result = tuple(others), result
@@ -186,7 +196,10 @@ def _execute_all(runner: Runner, pipeline: Pipeline, active: ActiveRun) -> None:
             while worker.is_alive():
                 worker.join(0.1)
     except KeyboardInterrupt:
-        active.cancel("The run was canceled.")
+        # A store that another process holds must not hold up the end of the run, whose
+        # own record then says so.
+        with suppress(MetadataError):
+            active.cancel("The run was canceled.")
         worker.join(0.5)
     if raised and not active.canceled.is_set():
         raise raised[0]
