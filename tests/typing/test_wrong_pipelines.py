@@ -1,7 +1,8 @@
 """Wrong pipelines: mypy finds every mistake, on its line, and nothing else.
 
-Each `wrong_*.py` here ends the lines it gets wrong with `# E: part of the message`; a
-line with several mistakes says `# E: one # E: another`.
+Each `wrong_*.py` here ends the lines it gets wrong with `# E: part of the message`, or
+with several of them. mypy reports an argument on its own line, and one that is unknown
+or missing where the call begins.
 """
 
 from __future__ import annotations

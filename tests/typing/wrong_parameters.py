@@ -12,21 +12,21 @@ statistics = ExampleStatistics("statistics")
 schema = c.SchemaGen(statistics=statistics).schema
 
 c.StatisticsGen()  # E: Missing named argument "examples"
-c.StatisticsGen(examples)  # E: Too many positional arguments # E: Missing
-c.StatisticsGen(
+c.StatisticsGen(examples)  # E: Too many positional # E: Missing # E: Argument 1
+c.StatisticsGen(  # E: "exclude_split" for "StatisticsGen"; did you mean "exclude_splits"?
     examples=examples,
-    exclude_split=("eval",),  # E: Unexpected keyword argument "exclude_split"
+    exclude_split=("eval",),
 )
 c.StatisticsGen(
     examples=examples,
     exclude_splits=(1, 2),  # E: expected "tuple[str, ...]"
 )
-c.StatisticsGen(
+c.StatisticsGen(  # E: Unexpected keyword argument "statistics"
     examples=examples,
-    statistics=statistics,  # E: Unexpected keyword argument "statistics"
+    statistics=statistics,
 )
 c.CsvExampleGen(splits={"train": 4})  # E: Missing named argument "input_dir"
-c.CsvExampleGen(input_dir=Path("data"), splits=4)  # E: expected
+c.CsvExampleGen(input_dir=Path("data"), splits=4)  # E: incompatible type "int"; expected "Mapping[str, int]
 c.SchemaGen(
     statistics=statistics,
     infer_feature_shape="yes",  # E: incompatible type "str"; expected "bool"
@@ -51,7 +51,7 @@ c.Pusher(
     serving_dir=7,  # E: incompatible type "int"
 )
 c.Pusher(
-    name=3,  # E: incompatible type "int"; expected "str | None"
+    name=3,  # E: incompatible type "int"; expected "str"
     model=Model("model"),
     serving_dir="serving",
 )

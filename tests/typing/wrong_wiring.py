@@ -45,15 +45,15 @@ c.Evaluator(
 )
 c.Pusher(
     model=trainer.model,
-    blessing=check.anomalies,  # E: incompatible type "ExampleAnomalies"; expected "ModelBlessing
+    blessing=check.anomalies,  # E: incompatible type "ExampleAnomalies"; expected "ModelBlessing | None"
     serving_dir=Path("serving"),
 )
 c.Pusher(
     model=Examples("data"),  # E: incompatible type "Examples"; expected "Model"
     serving_dir=Path("serving"),
 )
-c.Pusher(
+c.Pusher(  # E: "blesing" for "Pusher"; did you mean "blessing"?
     model=Model("model"),
-    blesing=None,  # E: Unexpected keyword argument "blesing" for "Pusher"
+    blesing=None,
     serving_dir=Path("serving"),
 )
