@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.schemas.errors import DataError
+from penstock.schemas.errors import DataError, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -157,8 +157,8 @@ ragged`. Dtypes are int64, float32 and string.
         if self.payload_format not in readers:
             raise DataError(
                 f"Records of payload format '{self.payload_format}' cannot be read as "
-                "tensors, those of 'FORMAT_TF_EXAMPLE' and 'FORMAT_TF_SEQUENCE_EXAMPLE' "
-                "can. Read them with tf.data, or ingest them as tf.Example."
+                f"tensors, only {quoted(readers)} can. Read them with tf.data, or "
+                "ingest them as tf.Example."
             )
         return readers[self.payload_format](
             files, schema=schema, telemetry_descriptors=["penstock", "Trainer"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, MutableSet
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,26 @@ def framework(folder: Path) -> str:
     return f"keras {keras.__version__}, tensorflow {tf.__version__}"
 
 
+def settle_fingerprint(folder: Path) -> None:
+    """Derive the random id in a SavedModel's fingerprint from the fingerprint itself.
+
+    TensorFlow 2.17 and newer give every writing a random id, the only byte that would
+    differ between two writings of the same model.
+    """
+    from tensorflow.core.protobuf import fingerprint_pb2
+
+    file = folder / "fingerprint.pb"
+    if not file.is_file():
+        return
+    fingerprint = fingerprint_pb2.FingerprintDef.FromString(file.read_bytes())
+    if getattr(fingerprint, "uuid", ""):
+        fingerprint.uuid = ""
+        content = hashlib.sha256(fingerprint.SerializeToString(deterministic=True))
+        # TensorFlow writes a number of 64 bits in decimal digits.
+        fingerprint.uuid = str(int.from_bytes(content.digest()[:8], "big"))
+        file.write_bytes(fingerprint.SerializeToString(deterministic=True))
+
+
 @contextlib.contextmanager
 def ordered_variables() -> Iterator[None]:
     """Let TensorFlow list the variables of a function in the order of their use.
@@ -77,7 +98,7 @@ def ordered_variables() -> Iterator[None]:
     """
     from tensorflow.python.util import object_identity
 
-    unordered = object_identity.ObjectIdentityWeakSet
+    unordered: Any = object_identity.ObjectIdentityWeakSet
 
     class OrderedWeakSet(unordered):  # type: ignore[misc]
         def __init__(self, *items: Any) -> None:
@@ -93,14 +114,30 @@ def ordered_variables() -> Iterator[None]:
         object_identity.ObjectIdentityWeakSet = unordered
 
 
-class _Ordered(dict[Any, None]):
+class _Ordered(MutableSet[Any]):
     """As much of a set as TensorFlow's needs, in the order of insertion."""
 
+    def __init__(self) -> None:
+        self._items: dict[Any, None] = {}
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
     def add(self, item: Any) -> None:
-        self.setdefault(item)
+        self._items.setdefault(item)
 
     def discard(self, item: Any) -> None:
-        self.pop(item, None)
+        self._items.pop(item, None)
+
+    def update(self, items: Iterable[Any]) -> None:
+        for item in items:
+            self.add(item)
 
 
 def _first_line(error: BaseException) -> str:

@@ -33,9 +33,9 @@ class Trainer(Component):
     `penstock.components.training.tfx`).
 
     The model is refused unless it loads and has a signature `serving_default`. Python,
-    NumPy, TensorFlow and Keras are seeded before the function is called, and the
-    folder's bytes depend on the seed, the data and the code alone as far as TensorFlow
-    lets them: see `docs/training.md`.
+    NumPy, TensorFlow and Keras are seeded before the function is called. The same seed,
+    data, code, library versions and machine then give the same model, byte for byte,
+    unless the function itself asks the clock, the network or its own threads.
 
     Example:
         trainer = Trainer(
@@ -119,6 +119,7 @@ class Trainer(Component):
         with self._function() as train, saved_model.ordered_variables():
             self._call(train, fn_args)
         signatures = saved_model.checked_signatures(self.model.serving_dir)
+        saved_model.settle_fingerprint(self.model.serving_dir)
         self.model.properties["signatures"] = signatures
         for artifact in (self.model, self.model_run):
             artifact.properties["seed"] = self.seed
@@ -166,9 +167,7 @@ class Trainer(Component):
             eval_model_dir=str(self.model.path / "Format-TFMA"),
             model_run_dir=str(self.model_run.path),
             base_model=base,
-            custom_config=(
-                None if self.custom_config is None else dict(self.custom_config)
-            ),
+            custom_config=_thawed(self.custom_config),
             num_examples=(
                 None if self.statistics is None else _num_examples(self.statistics)
             ),
@@ -202,6 +201,13 @@ class Trainer(Component):
             return False
         with open(self.examples.files(self.train_splits[0])[0], "rb") as file:
             return file.read(4) == b"PAR1"
+
+
+def _thawed(value: Any) -> Any:
+    """Return a parameter as a train function expects it: plain dicts and lists."""
+    if isinstance(value, dict):
+        return {key: _thawed(each) for key, each in value.items()}
+    return [_thawed(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _num_examples(statistics: ExampleStatistics) -> dict[str, int]:
