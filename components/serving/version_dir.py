@@ -41,7 +41,7 @@ MAX_VERSION = 2**63 - 1
 _CONTROL = ".penstock"
 
 _BLOCK_BYTES = 1 << 20
-_LOCK_WAIT_SECONDS = 60.0
+_LOCK_WAIT_SECONDS = 120.0
 _LOCK_POLL_SECONDS = 0.01
 
 # What absl::SimpleAtoi<int64> accepts: ASCII white space around a sign and digits.
@@ -840,7 +840,7 @@ def _sentence(directory: str, needed: int, error: OSError) -> str:
         return (
             f"Serving directory '{directory}' lies on a file system that cannot lock "
             f"or rename ({what}), without which a version could be seen half copied. "
-            "Pass a folder on a local disk or on NFS version 4."
+            "Pass a folder on a local disk."
         )
     return (
         f"Serving directory '{directory}' failed: {what}{where}. Mend that, and push "

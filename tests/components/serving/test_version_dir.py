@@ -717,7 +717,7 @@ def test_a_file_system_without_locks_is_refused(
     assert str(raised.value) == (
         f"Serving directory '{serving}' lies on a file system that cannot lock or "
         f"rename ({os.strerror(code)}), without which a version could be seen half "
-        "copied. Pass a folder on a local disk or on NFS version 4."
+        "copied. Pass a folder on a local disk."
     )
 
 
