@@ -6,10 +6,12 @@ Every step is one that the command line offers, and is shown as it would be type
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -154,8 +156,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # What libraries log and warn of as they are imported is not about the trips.
+    logging.getLogger().addHandler(logging.NullHandler())
+    warnings.filterwarnings("ignore", module=r"google\.")
     try:
-        sys.exit(main())
+        code = main()
     except PenstockError as error:
         print(error, file=sys.stderr)
-        sys.exit(command.ERROR)
+        code = command.ERROR
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At its end TensorFlow prints tracebacks of models that it tears down too late.
+    os._exit(code)

@@ -252,3 +252,29 @@ def _parsed(examples: tf.Tensor) -> dict[str, Any]:
             {name: tf.io.VarLenFeature(kind) for name, kind in columns.items()},
         )
     )
+
+
+def example_of(trip: Mapping[str, str]) -> bytes:
+    """Return a trip as the serialized `tf.Example` that the signatures take.
+
+    Args:
+        trip: A row of a CSV file: texts by column, empty where missing. Columns that
+            the model does not know are left out.
+    """
+    import tensorflow as tf
+
+    features = {}
+    for name, kind in {**TYPES, "tips": "float32"}.items():
+        text = trip.get(name, "")
+        if not text:
+            continue
+        if kind == "string":
+            value = {"bytes_list": tf.train.BytesList(value=[text.encode()])}
+        elif kind == "int64":
+            # Other tools write whole numbers as '300.0' where some are missing.
+            value = {"int64_list": tf.train.Int64List(value=[int(float(text))])}
+        else:
+            value = {"float_list": tf.train.FloatList(value=[float(text)])}
+        features[name] = tf.train.Feature(**value)
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return bytes(example.SerializeToString())

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import penstock.components as c
 import penstock.schemas
-from penstock.components.evaluation import Evaluator
-from penstock.components.ingestion import CsvExampleGen
-from penstock.components.serving import Pusher
-from penstock.components.training import Trainer
-from penstock.components.validation import (
-    ExampleValidator,
-    ImportSchemaGen,
-    StatisticsGen,
-)
 from penstock.pipelines.inputs import LatestBlessed
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.taxi.model import train
@@ -33,27 +25,27 @@ def taxi(data: Path, serving_dir: Path, *, train_steps: int = 1_000) -> Pipeline
     # Here and not above: it loads TensorFlow Model Analysis.
     from penstock.pipelines.taxi.evaluation import EVAL_CONFIG
 
-    ingest = CsvExampleGen(input_dir=data, splits={"train": 4, "eval": 1})
-    stats = StatisticsGen(examples=ingest.examples)
+    ingest = c.CsvExampleGen(input_dir=data, splits={"train": 4, "eval": 1})
+    stats = c.StatisticsGen(examples=ingest.examples)
     # Curated: a schema inferred from the same trips would find nothing wrong.
-    schema = ImportSchemaGen(schema_file=TRIPS_SCHEMA)
-    check = ExampleValidator(
+    schema = c.ImportSchemaGen(schema_file=TRIPS_SCHEMA)
+    check = c.ExampleValidator(
         statistics=stats.statistics, schema=schema.schema, environment="TRAINING"
     )
-    trainer = Trainer(
+    trainer = c.Trainer(
         examples=ingest.examples,
         schema=schema.schema,
         anomalies=check.anomalies,
         train_fn=train,
         train_steps=train_steps,
     )
-    evaluator = Evaluator(
+    evaluator = c.Evaluator(
         examples=ingest.examples,
         model=trainer.model,
         baseline=LatestBlessed(),
         eval_config=EVAL_CONFIG,
     )
-    pusher = Pusher(
+    pusher = c.Pusher(
         model=trainer.model, blessing=evaluator.blessing, serving_dir=serving_dir
     )
     return Pipeline("taxi", [ingest, stats, schema, check, trainer, evaluator, pusher])
