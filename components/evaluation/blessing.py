@@ -297,7 +297,8 @@ def judge(
             ),
             against=1,
         )
-    against, in_favor = [], []
+    against: list[str] = []
+    in_favor: list[str] = []
     for threshold in thresholds:
         for passed, reason in _checked(threshold, measured, min_slice_size):
             (in_favor if passed else against).append(reason)

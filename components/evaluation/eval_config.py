@@ -50,7 +50,7 @@ def check_eval_config(config: object, subject: str) -> None:
     for spec in _slicing_specs(config):
         if spec.slice_keys_sql:
             raise PipelineError(
-                f"{subject} has a slice in SQL ('{spec.slice_keys_sql[0]}'), which "
+                f"{subject} has a slice in SQL ('{spec.slice_keys_sql}'), which "
                 "TFMA no longer has. Use feature_keys and feature_values."
             )
 

@@ -165,7 +165,7 @@ class Evaluator(Component):
         found = {}
         for name, model in self._models.items():
             found[name] = find_signature(
-                f"the {name} Model '{model.source or model.uri}'",
+                f"Model '{model.source or model.uri}' ({name})",
                 model.serving_dir,
                 wanted.get(name, next(iter(wanted.values()))),
                 columns.names,

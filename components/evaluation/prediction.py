@@ -295,6 +295,7 @@ def _values(
             )
     if array.null_count:
         raise missing_values(signature, column, array.null_count)
+    values: np.ndarray[Any, Any]
     if wanted.dtype == "string":
         values = array.cast(pa.binary()).to_numpy(zero_copy_only=False)
         values = values.astype(object)

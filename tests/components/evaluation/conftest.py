@@ -144,7 +144,7 @@ def save_tf_example_model(
         import tensorflow as tf
 
         class Scorer(tf.Module):  # type: ignore[misc]
-            @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])  # type: ignore[misc]
+            @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])  # type: ignore[untyped-decorator]
             def score(self, examples: Any) -> Any:
                 parsed = tf.io.parse_example(
                     examples,

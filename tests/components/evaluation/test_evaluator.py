@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +283,7 @@ def test_metrics_equal_those_of_tfmas_own_pipeline_on_tfrecord_of_the_same_rows(
             )
     theirs = model_eval_lib.load_validation_result(str(tmp_path / "theirs"))
     assert (ours.blessing.answer is Answer.YES) is theirs.validation_ok
-    assert list(mine)[0] == ()
+    assert next(iter(mine)) == ()
 
 
 def test_the_first_model_is_blessed_by_change_thresholds_alone_and_says_so(
@@ -344,14 +343,14 @@ def test_labels_can_come_from_a_signature_of_the_model(
     import tensorflow as tf
 
     class Transformer(tf.Module):  # type: ignore[misc]
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])  # type: ignore[untyped-decorator]
         def transform(self, examples: Any) -> Any:
             parsed = tf.io.parse_example(
                 examples, {"hour": tf.io.FixedLenFeature([1], tf.int64)}
             )
             return {"late": tf.cast(parsed["hour"] > 11, tf.int64)}
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])  # type: ignore[untyped-decorator]
         def score(self, examples: Any) -> Any:
             parsed = tf.io.parse_example(
                 examples, {"hour": tf.io.FixedLenFeature([1], tf.int64)}

@@ -146,7 +146,7 @@ UNDIRECTED = MetricThreshold(
             "Give it slicing_specs.",
         ),
         (
-            config(slicing_specs=[SlicingSpec(slice_keys_sql=["SELECT hour"])]),
+            config(slicing_specs=[SlicingSpec(slice_keys_sql="SELECT hour")]),
             "Evaluator.eval_config has a slice in SQL ('SELECT hour'), which TFMA no "
             "longer has. Use feature_keys and feature_values.",
         ),
@@ -174,9 +174,9 @@ def test_splits_are_named_at_construction() -> None:
     [
         (
             {"class_name": "BinaryAcuracy"},
-            "The eval_config asks for the metric 'BinaryAcuracy', which neither TFMA nor "
-            "Keras has. Did you mean 'BinaryAccuracy'? For a metric of your own, give "
-            "its module too.",
+            "The eval_config asks for the metric 'BinaryAcuracy', which neither TFMA "
+            "nor Keras has. Did you mean 'BinaryAccuracy'? For a metric of your own, "
+            "give its module too.",
         ),
         (
             {"class_name": "CosineSimilarty"},
@@ -186,9 +186,9 @@ def test_splits_are_named_at_construction() -> None:
         ),
         (
             {"class_name": "Mine", "module": "no_such_module"},
-            "The eval_config takes the metric 'Mine' from the module 'no_such_module', "
-            "which cannot be imported: No module named 'no_such_module'. Install it, or "
-            "mend its name.",
+            "The eval_config takes the metric 'Mine' from the module "
+            "'no_such_module', which cannot be imported: No module named "
+            "'no_such_module'. Install it, or mend its name.",
         ),
         (
             {"class_name": "MeanSquaredEror", "module": "tf_keras.losses"},
@@ -306,7 +306,7 @@ def test_missing_values_of_a_tensor_are_refused(
     table = rows(3).set_column(0, "fare", pa.array([1.0, None, 2.0], pa.float64()))
     examples = write_examples(tmp_path / "examples", eval=table)
     assert refused(tmp_path, examples=examples, model=model) == (
-        f"Signature 'serving_default' of the candidate Model '{model.uri}' takes "
+        f"Signature 'serving_default' of Model '{model.uri}' (candidate) takes "
         "'fare' as a dense tensor, and 1 rows have no value. Fill them before "
         "ingestion, or export the model with a signature that takes serialized "
         "tf.Examples."
@@ -322,7 +322,7 @@ def test_a_column_of_another_type_is_refused(
     table = rows(2).set_column(0, "fare", pa.array(["a", "b"]))
     examples = write_examples(tmp_path / "examples", eval=table)
     assert refused(tmp_path, examples=examples, model=model) == (
-        f"Signature 'serving_default' of the candidate Model '{model.uri}' takes "
+        f"Signature 'serving_default' of Model '{model.uri}' (candidate) takes "
         "'fare' as float32, and column 'fare' is string. Export the model with the "
         "type that the data has, or convert the column before ingestion."
     )
@@ -338,7 +338,7 @@ def test_an_unknown_signature_is_refused(
         tmp_path, examples=examples, model=tf_example_model, eval_config=wrong
     )
     assert text == (
-        f"the candidate Model '{tf_example_model.uri}' has no signature "
+        f"Model '{tf_example_model.uri}' (candidate) has no signature "
         "'servin_default' (it has 'serving_default'). Did you mean 'serving_default'? "
         "Export it with that signature, or set signature_name in the ModelSpec."
     )
@@ -360,7 +360,7 @@ def test_a_model_that_is_not_there_or_damaged_is_refused(
     folder = tmp_path / "model" / "Format-Serving"
     text = refused(tmp_path, examples=examples, model=Model(tmp_path / "model"))
     assert text == (
-        f"the candidate Model '{tmp_path}/model' has no SavedModel at '{folder}'. Let "
+        f"Model '{tmp_path}/model' (candidate) has no SavedModel at '{folder}'. Let "
         "its Trainer write one there."
     )
     folder.mkdir(parents=True)
@@ -368,7 +368,7 @@ def test_a_model_that_is_not_there_or_damaged_is_refused(
     text = refused(tmp_path, examples=examples, model=Model(tmp_path / "model"))
     assert text == (
         f"'{folder}/saved_model.pb' is damaged: it is no SavedModel message. Run the "
-        f"producer of the candidate Model '{tmp_path}/model' again."
+        f"producer of Model '{tmp_path}/model' (candidate) again."
     )
 
 
@@ -419,11 +419,11 @@ def test_a_model_that_refuses_rows_or_answers_with_too_few_is_named(
     import tensorflow as tf
 
     class Odd(tf.Module):  # type: ignore[misc]
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="fare")])  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="fare")])  # type: ignore[untyped-decorator]
         def mean(self, fare: Any) -> Any:
             return {"mean": tf.reduce_mean(fare, keepdims=True)}
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="fare")])  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="fare")])  # type: ignore[untyped-decorator]
         def strict(self, fare: Any) -> Any:
             with tf.control_dependencies([tf.debugging.assert_positive(fare)]):
                 return {"same": tf.identity(fare)}
@@ -456,7 +456,7 @@ def test_text_booleans_and_vectors_become_tensors(tmp_path: Path) -> None:
     import tensorflow as tf
 
     class Echo(tf.Module):  # type: ignore[misc]
-        @tf.function(  # type: ignore[misc]
+        @tf.function(  # type: ignore[untyped-decorator]
             input_signature=[
                 tf.TensorSpec([None, 1], tf.string, name="payment"),
                 tf.TensorSpec([None], tf.float32, name="paid"),
