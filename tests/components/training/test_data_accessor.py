@@ -114,6 +114,6 @@ def test_protos_are_no_tensors(tmp_path: Path) -> None:
         )
     assert str(caught.value) == (
         "Records of payload format 'FORMAT_PROTO' cannot be read as tensors, only "
-        "'FORMAT_TF_EXAMPLE', 'FORMAT_TF_SEQUENCE_EXAMPLE' can. Read them with tf.data, "
-        "or ingest them as tf.Example."
+        "'FORMAT_TF_EXAMPLE', 'FORMAT_TF_SEQUENCE_EXAMPLE' can. Read them with "
+        "tf.data, or ingest them as tf.Example."
     )

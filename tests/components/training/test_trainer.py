@@ -125,7 +125,7 @@ def test_a_fresh_process_writes_the_same_bytes(tmp_path: Path, module: str) -> N
             ],
             cwd=root,
             # What the runner sets for an isolated component.
-            env={**os.environ, "PYTHONHASHSEED": "0"},
+            env={**os.environ, "PYTHONHASHSEED": "0", "TF_DETERMINISTIC_OPS": "1"},
             stdout=subprocess.PIPE,
             text=True,
             check=True,
