@@ -293,7 +293,13 @@ class _Watcher:
         self.looks = self.checked = 0
         self.faults: list[str] = []
         self._pipe, other = multiprocessing.Pipe()
-        self._pid, _ = _child(lambda _: _watch(other))
+
+        def watch(_: Connection) -> None:
+            self._pipe.close()  # So that it ends when this process is killed.
+            _watch(other)
+
+        self._pid, _ = _child(watch)
+        other.close()
 
     def look_at(self, directory: Path | None) -> int:
         """Look at another directory; return how many versions it checked in the last.
