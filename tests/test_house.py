@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from setuptools import find_packages
 
+import benchmarks.run
 import penstock
 from benchmarks.import_time import HEAVY
 
@@ -147,3 +148,35 @@ def test_every_install_requirement_is_pinned_in_both_sets() -> None:
     for pins in ("old.txt", "current.txt"):
         lines = (CHECKOUT / "constraints" / pins).read_text().splitlines()
         assert wanted - {line.partition("==")[0] for line in lines} == set()
+
+
+def test_every_data_file_of_a_room_is_packaged() -> None:
+    packaged = {".pbtxt", ".json", ".typed"}
+    others = {
+        file.suffix
+        for room in ROOMS
+        for file in (CHECKOUT / room).rglob("*.*")
+        if file.is_file() and file.suffix not in (".py", ".pyc", ".ipynb")
+    }
+    assert others - packaged == set()
+    assert '["py.typed", "*.pbtxt", "*.json"]' in (CHECKOUT / "setup.py").read_text()
+
+
+def test_an_unknown_benchmark_is_told_with_the_near_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert benchmarks.run.main(["import-tim"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "There is no benchmark 'import-tim'. Did you mean 'import-time'? Benchmarks: "
+    )
+
+
+def test_a_benchmark_ends_with_one_line_of_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.import_time.main", lambda argv: {"got": argv})
+    assert benchmarks.run.main(["import-time", "--processes", "1"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result.pop("set") in ("old", "current")
+    assert result == {"benchmark": "import-time", "got": ["--processes", "1"]}
