@@ -1,0 +1,129 @@
+"""The examples in the guides and the README run as they are printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DOCS = CHECKOUT / "docs"
+
+
+def blocks(document: Path) -> list[str]:
+    """Return the Python code blocks of a document."""
+    text = document.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def ran(folder: Path, *words: str) -> str:
+    """Run Python in a folder, with the checkout and the folder on its path."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{folder}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_blocks(folder: Path, document: Path) -> str:
+    """Write the blocks into files, run the last one, and return what it prints.
+
+    A block that begins with a comment of a file name is written to that file.
+    """
+    script = ""
+    for block in blocks(document):
+        named = re.match(r"# (\w+\.py)\n", block)
+        script = named[1] if named else f"{document.stem.replace('-', '_')}_.py"
+        (folder / script).write_text(block, encoding="utf-8")
+    return ran(folder, script)
+
+
+def test_every_guide_has_an_example_that_a_test_runs() -> None:
+    guides = {path.name for path in DOCS.glob("*.md") if blocks(path)}
+    assert guides == {
+        "evaluation.md",
+        "ingestion.md",
+        "lineage.md",
+        "serving-directory.md",
+        "training.md",
+        "validation.md",
+        "write-your-own-component.md",
+    }
+
+
+def test_the_guide_prints_the_example_component_as_it_is() -> None:
+    code = (DOCS / "examples" / "column_counts.py").read_text(encoding="utf-8")
+    assert blocks(DOCS / "write-your-own-component.md")[0] == code
+
+
+def test_the_ingestion_guide_runs(tmp_path: Path) -> None:
+    assert run_blocks(tmp_path, DOCS / "ingestion.md").splitlines() == [
+        "train 2000 rows",
+        "eval 1000 rows",
+    ]
+
+
+def test_the_validation_guide_runs(tmp_path: Path) -> None:
+    answer, *reasons = run_blocks(tmp_path, DOCS / "validation.md").splitlines()
+    assert answer == "Answer.NO"
+    assert reasons
+    assert all("payment_type" in each and "Mobile" in each for each in reasons)
+
+
+def test_the_guide_to_your_own_component_runs(tmp_path: Path) -> None:
+    shutil.copy(DOCS / "examples" / "column_counts.py", tmp_path)
+    printed = run_blocks(tmp_path, DOCS / "write-your-own-component.md")
+    assert printed.startswith("2000 rows, counted in ")
+
+
+@pytest.mark.long
+def test_the_training_guide_runs(tmp_path: Path) -> None:
+    assert "serving_default" in run_blocks(tmp_path, DOCS / "training.md")
+
+
+@pytest.mark.long
+def test_the_pipeline_of_the_readme_runs(tmp_path: Path) -> None:
+    assert run_blocks(tmp_path, CHECKOUT / "README.md").splitlines()[-1] == "1"
+    assert (tmp_path / "serving" / "taxi" / "1" / "saved_model.pb").is_file()
+
+
+@pytest.fixture(scope="module")
+def after_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which the demo ran."""
+    folder = tmp_path_factory.mktemp("guides")
+    ran(folder, "-m", "penstock.pipelines.taxi.demo")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.long
+def test_the_evaluation_guide_runs(after_demo: Path) -> None:
+    answer, *reasons = run_blocks(after_demo, DOCS / "evaluation.md").splitlines()
+    assert answer == "Answer.YES"
+    assert any("Credit Card" in each for each in reasons)
+
+
+@pytest.mark.long
+def test_the_guide_to_the_serving_directory_runs(after_demo: Path) -> None:
+    printed = run_blocks(after_demo, DOCS / "serving-directory.md")
+    assert printed.startswith("1 complete ")
+    probability = float(printed.splitlines()[-1].removeprefix("a generous tip: "))
+    assert 0 <= probability <= 1
+
+
+@pytest.mark.long
+def test_the_lineage_guide_runs(after_demo: Path) -> None:
+    printed = run_blocks(after_demo, DOCS / "lineage.md")
+    assert "Trainer complete" in printed
+    assert "reached version 1" in printed
