@@ -21,6 +21,7 @@ from penstock.components.base import RunContext
 from penstock.components.columns import parquet, splits, tfrecord
 from penstock.components.columns.csv import BadLine
 from penstock.components.ingestion.inputs import Group
+from penstock.schemas.errors import DataError
 from penstock.schemas.splits import Stratified
 
 Given = TypeVar("Given")
@@ -43,6 +44,9 @@ def over_groups(
 
     Returns:
         What it returned, in the order of the groups.
+
+    Raises:
+        DataError: The one that the function raised, for the first such group.
     """
     report = context.temp_dir / "report.pickle"
     numbered = list(enumerate(groups))
@@ -54,15 +58,25 @@ def over_groups(
             | "Collect what was found" >> beam.combiners.ToList()
             | "Write down what was found" >> beam.Map(_write_report, str(report))
         )
-    found: list[tuple[int, Made]] = pickle.loads(report.read_bytes())
+    found: list[tuple[int, Made | DataError]] = pickle.loads(report.read_bytes())
     report.unlink()
-    return [made for _, made in sorted(found, key=lambda pair: pair[0])]
+    results = []
+    for _, made in sorted(found, key=lambda pair: pair[0]):
+        if isinstance(made, DataError):
+            raise made
+        results.append(made)
+    return results
 
 
 def _numbered(
     function: Callable[[Group], Made], number: int, group: Group
-) -> tuple[int, Made]:
-    return number, function(group)
+) -> tuple[int, Made | DataError]:
+    try:
+        return number, function(group)
+    except DataError as error:
+        # Raised, it would come back in words of the runner, and not for the first
+        # group but for some group.
+        return number, error
 
 
 def _write_report(found: list[Any], path: str) -> None:

@@ -122,7 +122,7 @@ def select(
             that span and version, or a number is spelt in two ways.
     """
     paths = sorted(paths)
-    if not _SPEC.search(pattern):
+    if not paths or not _SPEC.search(pattern):
         return Matched(pattern, tuple(paths), None, None)
     regex = _regex(pattern)
     read = [(path, _numbers(pattern, regex, path)) for path in paths]
