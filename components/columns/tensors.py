@@ -146,12 +146,15 @@ def tensor_dataset(
             on_error(error)
             raise
 
+    # There is no Python control flow to convert, and looking for it takes seconds.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def batches(chunk: dict[str, Any]) -> tf.data.Dataset:
         starts = tf.data.Dataset.range(0, chunk["rows"], size)
         return starts.map(
             lambda start: _batch(chunk, start), num_parallel_calls=parsers
         )
 
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def _batch(chunk: dict[str, Any], start: Any) -> Any:
         stop = tf.minimum(start + size, chunk["rows"])
         count = size if _drops_final_batch(options) else None

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.public import tfxio
@@ -117,3 +118,41 @@ def test_protos_are_no_tensors(tmp_path: Path) -> None:
         "'FORMAT_TF_EXAMPLE', 'FORMAT_TF_SEQUENCE_EXAMPLE' can. Read them with "
         "tf.data, or ingest them as tf.Example."
     )
+
+
+def test_sequence_examples_are_read_as_ragged_tensors(tmp_path: Path) -> None:
+    row = text_format.Parse(
+        'context { feature { key: "id" value { int64_list { value: 7 } } } }'
+        'feature_lists { feature_list { key: "clicks" value {'
+        "  feature { int64_list { value: [1, 2] } } feature { int64_list { } } } } }",
+        tf.train.SequenceExample(),
+    )
+    with tfrecord.Writer(tmp_path / "rows.gz") as writer:
+        writer.write([row.SerializeToString()])
+    schema = text_format.Parse(
+        """
+        feature { name: "id" type: INT }
+        feature {
+          name: "##SEQUENCE##"
+          type: STRUCT
+          struct_domain { feature { name: "clicks" type: INT } }
+        }
+        tensor_representation_group { key: "" value {
+          tensor_representation {
+            key: "id" value { varlen_sparse_tensor { column_name: "id" } }
+          }
+          tensor_representation {
+            key: "clicks"
+            value { ragged_tensor {
+              feature_path { step: "##SEQUENCE##" step: "clicks" }
+            } }
+          }
+        } }
+        """,
+        schema_pb2.Schema(),
+    )
+    (batch,) = DataAccessor("FORMAT_TF_SEQUENCE_EXAMPLE").tf_dataset_factory(
+        str(tmp_path / "*"), _options(), schema
+    )
+    assert batch["clicks"].to_list() == [[[1, 2], []]]
+    assert batch["id"].values.numpy().tolist() == [7]

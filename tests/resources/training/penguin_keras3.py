@@ -63,6 +63,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         validation_data=eval_dataset,
         validation_steps=fn_args.eval_steps,
         callbacks=[log],
+        shuffle=False,
         verbose=0,
     )
     model.export(fn_args.serving_model_dir)
