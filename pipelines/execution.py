@@ -6,6 +6,7 @@ component's own; the rest is bookkeeping.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import errno
 import fcntl
@@ -109,6 +110,7 @@ class ActiveRun:
         self.lock = threading.RLock()
         self.children: set[subprocess.Popen[bytes]] = set()
         self.temporary: dict[int, list[Path]] = {}
+        self.threads: set[int] = set()  # those that are inside a component's run
         self.started: dict[int, float] = {}
 
     @property
@@ -117,7 +119,7 @@ class ActiveRun:
         return self.root / ".penstock" / "runs" / self.run_id
 
     def cancel(self, reason: str) -> None:
-        """Kill children, remove temporary folders, record CANCELED.
+        """Stop components, kill children, remove temporary folders, record CANCELED.
 
         Raises:
             MetadataError: If the store cannot be written now.
@@ -125,6 +127,8 @@ class ActiveRun:
         # Set before the lock is taken: who holds it may be waiting for the store.
         self.canceled.set()
         self.store.wait_seconds = min(self.store.wait_seconds, 0.5)
+        for thread in list(self.threads):
+            _raise_in(thread, Canceled)
         with self.lock:
             for child in self.children:
                 kill(child)
@@ -354,7 +358,7 @@ def _execute(
 
             run_in_child(live, context, run, execution)
         else:
-            with _measuring(execution, run):
+            with _measuring(execution, run), _interruptible(run):
                 live.run(context)
         _commit(live, run, execution, final, started)
     except BaseException:
@@ -507,6 +511,24 @@ def _measuring(execution: Execution, run: ActiveRun) -> Iterator[None]:
         stop.set()
         sampler.join()
         execution.cpu_seconds = time.process_time() - before
+
+
+@contextmanager
+def _interruptible(run: ActiveRun) -> Iterator[None]:
+    """Let a cancel stop this thread meanwhile, even if it only computes."""
+    thread = threading.get_ident()
+    run.threads.add(thread)
+    try:
+        yield
+    finally:
+        run.threads.discard(thread)
+
+
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    """Raise in another thread as soon as it is back in Python."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), ctypes.py_object(error)
+    )
 
 
 def _memory_bytes() -> int:

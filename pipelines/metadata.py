@@ -21,9 +21,10 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from penstock.schemas.artifacts import (
     ARTIFACT_TYPES,
@@ -151,6 +152,12 @@ class Store:
         self.wait_seconds = wait_seconds
         self._lock = threading.RLock()
         config = _connection(url, create=create)
+        path = sqlite_path(url)
+        if path is not None and _is_other_database(path):
+            raise MetadataError(
+                f"The lineage store '{url}' is an SQLite database with other tables, "
+                "no ML Metadata store. Name another store."
+            )
         # The import is here, where a store is opened, and nowhere on the way.
         from ml_metadata.metadata_store import metadata_store
         from ml_metadata.proto import metadata_store_pb2
@@ -878,23 +885,56 @@ _LOCK_BYTES = (0x40000000, 512)
 # One descriptor per SQLite file, never closed: closing any descriptor of a file drops
 # all locks that this process holds on it, those of ml_metadata among them.
 _DESCRIPTORS: dict[tuple[int, int], int] = {}
+_DESCRIPTORS_LOCK = threading.Lock()
+
+
+def _descriptor(path: Path) -> tuple[int | None, bool]:
+    """Return this process's descriptor of an SQLite file, and whether it is new."""
+    try:
+        status = os.stat(path)
+        key = (status.st_dev, status.st_ino)
+        with _DESCRIPTORS_LOCK:
+            is_new = key not in _DESCRIPTORS
+            if is_new:
+                _DESCRIPTORS[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return _DESCRIPTORS[key], is_new
+    except OSError:
+        return None, False  # not there yet, or not readable: opening it says so
 
 
 def _is_held_elsewhere(path: Path) -> bool:
     """Return whether another process reads or writes an SQLite file just now."""
     if sys.platform != "linux":
         return False
-    try:
-        status = os.stat(path)
-        key = (status.st_dev, status.st_ino)
-        if key not in _DESCRIPTORS:
-            _DESCRIPTORS[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False  # not there yet, or not readable: opening it says so
+    descriptor, _ = _descriptor(path)
+    if descriptor is None:
+        return False
     layout = "hhqqi"  # struct flock of Linux
     wanted = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, *_LOCK_BYTES, 0)
-    found = fcntl.fcntl(_DESCRIPTORS[key], fcntl.F_GETLK, wanted)
+    found = fcntl.fcntl(descriptor, fcntl.F_GETLK, wanted)
     return bool(struct.unpack(layout, found)[0] != fcntl.F_UNLCK)
+
+
+def _is_other_database(path: Path) -> bool:
+    """Return whether an SQLite file holds tables, but none of ML Metadata.
+
+    Looked at once per process, before ml_metadata holds locks on it. ml_metadata itself
+    would put its tables beside the others.
+    """
+    import sqlite3
+
+    _, is_new = _descriptor(path)
+    if not is_new:
+        return False
+    # Immutable: without locks, which another process may hold.
+    uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as database:
+            rows = database.execute("SELECT name FROM sqlite_master").fetchall()
+    except sqlite3.DatabaseError:
+        return False  # no database at all: opening it says so
+    names = {name for (name,) in rows}
+    return bool(names) and not names & {"MLMDEnv", "Artifact"}
 
 
 def _without_password(url: str) -> str:
@@ -903,7 +943,7 @@ def _without_password(url: str) -> str:
 
 def sqlite_path(url: str) -> Path | None:
     """Return the file of an `sqlite:///` URL, or None for another kind of store."""
-    if not url.startswith("sqlite:///"):
+    if not url.startswith("sqlite:///") or url == "sqlite:///":
         return None
     return Path(unquote(url.removeprefix("sqlite:///")))
 
@@ -934,26 +974,34 @@ def _connection(url: str, *, create: bool) -> metadata_store_pb2.ConnectionConfi
         return config
     parts = urlsplit(url)
     database = unquote(parts.path.lstrip("/"))
-    if parts.scheme == "grpc" and parts.hostname and parts.port:
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise _no_store(url) from error
+    if parts.scheme == "grpc" and parts.hostname and port:
         client = metadata_store_pb2.MetadataStoreClientConfig()
         client.host = parts.hostname
-        client.port = parts.port
+        client.port = port
         return client
     if parts.scheme == "mysql" and parts.hostname and database:
         config.mysql.host = parts.hostname
-        config.mysql.port = parts.port or 3306
+        config.mysql.port = port or 3306
         config.mysql.database = database
         config.mysql.user = unquote(parts.username or "")
         config.mysql.password = unquote(parts.password or "")
         return config
     if parts.scheme in ("postgresql", "postgres") and parts.hostname and database:
         config.postgresql.host = parts.hostname
-        config.postgresql.port = str(parts.port or 5432)
+        config.postgresql.port = str(port or 5432)
         config.postgresql.dbname = database
         config.postgresql.user = unquote(parts.username or "")
         config.postgresql.password = unquote(parts.password or "")
         return config
-    raise MetadataError(
+    raise _no_store(url)
+
+
+def _no_store(url: str) -> MetadataError:
+    return MetadataError(
         f"'{_without_password(url)}' does not describe a lineage store. Write "
         "sqlite:///PATH, mysql://USER:PASSWORD@HOST:PORT/DATABASE, "
         "postgresql://USER:PASSWORD@HOST:PORT/DATABASE or grpc://HOST:PORT."
