@@ -42,7 +42,8 @@ setup(
         "starlette>=0.37",
         # TensorFlow 2.21 no longer brings TensorBoard, which reads ModelRun artifacts.
         "tensorboard>=2.16,<2.22",
-        "typer>=0.12",
+        # 0.29 imports pydantic for every verb, which takes as long as all the rest.
+        "typer>=0.15,<0.29",
         "typing_extensions>=4.9",
         "uvicorn>=0.29",
         # CsvExampleGen reads .zst files.
