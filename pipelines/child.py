@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import importlib.util
+import logging
 import os
 import pickle
 import resource
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.components.base import Canceled, Component, RunContext
+from penstock.pipelines.logs import LINE
 from penstock.schemas.errors import PenstockError, PipelineError
 
 if TYPE_CHECKING:
@@ -297,6 +299,8 @@ def main(folder: Path) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     request: _Request = pickle.loads((folder / _REQUEST).read_bytes())
     sys.path[:] = request.sys_path
+    logging.basicConfig(stream=sys.stderr, format=LINE)
+    logging.getLogger("penstock").setLevel(logging.INFO)
     error: PenstockError | ChildFailed | None = None
     text = ""
     properties: dict[str, dict[str, Any]] = {}

@@ -183,7 +183,20 @@ def execute(component: Component, run: ActiveRun) -> Execution:
     assert execution.log is not None
     try:
         with logs.kept_in(execution.log):
-            _attempt(component, run, execution, started)
+            try:
+                live = _resolve(component, run, execution)
+                _gate(live, run, execution)
+                if execution.state is State.SKIPPED:
+                    _record_skipped(live, run, execution)
+                else:
+                    _execute(live, run, execution, started)
+            except BaseException as error:
+                # What fails after a cancel, because its folders are gone, was canceled.
+                if not run.canceled.is_set():
+                    _record_failed(component, run, execution, error, started)
+                elif execution.state is State.RUNNING:
+                    execution.state = State.CANCELED
+                    execution.reason = "The run was canceled."
     except OSError as error:
         # Its log cannot be written. What ended before that stays as it ended.
         if execution.state is State.RUNNING:
@@ -191,26 +204,6 @@ def execute(component: Component, run: ActiveRun) -> Execution:
     execution.seconds = execution.seconds or time.time() - started
     run.on_change(execution)
     return execution
-
-
-def _attempt(
-    component: Component, run: ActiveRun, execution: Execution, started: float
-) -> None:
-    """Resolve, gate, run; record the end, whatever it is."""
-    try:
-        live = _resolve(component, run, execution)
-        _gate(live, run, execution)
-        if execution.state is State.SKIPPED:
-            _record_skipped(live, run, execution)
-        else:
-            _execute(live, run, execution, started)
-    except BaseException as error:
-        # What fails after a cancel, because its folders are gone, was canceled.
-        if not run.canceled.is_set():
-            _record_failed(component, run, execution, error, started)
-        elif execution.state is State.RUNNING:
-            execution.state = State.CANCELED
-            execution.reason = "The run was canceled."
 
 
 def _resolve(component: Component, run: ActiveRun, execution: Execution) -> Component:

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+"""What a line of a log looks like."""
+
 _here = threading.local()
 _open: list[TextIO] = []  # the run's own log first, then those of executions
 _lock = threading.RLock()
@@ -81,9 +84,7 @@ def collecting(path: Path, *, verbose: bool) -> Iterator[None]:
     """
     stdout, stderr = sys.stdout, sys.stderr
     handler = _Handler(level=logging.INFO)
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
+    handler.setFormatter(logging.Formatter(LINE))
     root, ours = logging.getLogger(), logging.getLogger("penstock")
     before = ours.level
     sys.stdout = _Tee(stdout, verbose=verbose)
