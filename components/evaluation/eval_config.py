@@ -183,7 +183,7 @@ def query_columns(config: EvalConfig) -> set[str]:
 
 
 def transforms(config: EvalConfig) -> bool:
-    """Return whether a signature of the model computes labels or features first."""
+    """Return whether signatures of the model compute labels or features first."""
     return any(spec.preprocessing_function_names for spec in config.model_specs)
 
 
@@ -192,15 +192,13 @@ def check_columns(config: EvalConfig, columns: Iterable[str], subject: str) -> N
 
     Args:
         config: The config.
-        columns: Names of the columns of the data.
+        columns: Names of the columns of the data, and of those that a preprocessing
+            signature of the model adds.
         subject: What the data is called in texts.
 
     Raises:
-        DataError: If it names a column that is not there. Not checked if the model
-            computes columns of its own.
+        DataError: If it names a column that is not there.
     """
-    if transforms(config):
-        return
     legal = list(columns)
     named = (
         ("label", label_columns(config)),

@@ -27,7 +27,7 @@ from penstock.schemas.errors import DataError, PipelineError
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto.config_pb2 import EvalConfig
 
-    from penstock.components.evaluation.prediction import Signature
+    from penstock.components.evaluation.prediction import Signature, Transformation
 
 
 class Evaluator(Component):
@@ -84,8 +84,11 @@ class Evaluator(Component):
         for split in self.example_splits:
             self.examples.require_split(split)
         configs.check_metrics(self.eval_config)
-        signatures = self._signatures()
-        rows = self._check_rows(tuple(signatures.values()))
+        signatures, transformations = self._find_calls()
+        rows = self._check_rows(
+            tuple(signatures.values()),
+            computed={name for each in transformations.values() for name in each.gives},
+        )
         ready = configs.prepared(
             self.eval_config, {name: each.name for name, each in signatures.items()}
         )
@@ -99,7 +102,12 @@ class Evaluator(Component):
             splits=self.example_splits,
             eval_config=ready,
             models=[
-                tfma_engine.Scored(name, self._location(self._models[name]), signature)
+                tfma_engine.Scored(
+                    name,
+                    self._location(self._models[name]),
+                    signature,
+                    transformations[name].takes,
+                )
                 for name, signature in signatures.items()
             ],
             schema=self._schema_message(),
@@ -148,33 +156,45 @@ class Evaluator(Component):
                 "producer again."
             ) from error
 
-    def _signatures(self) -> dict[str, Signature]:
-        """Return how to call the models; checks that the data has what they take."""
+    def _find_calls(self) -> tuple[dict[str, Signature], dict[str, Transformation]]:
+        """Return how to call the models, by name; the data has what they take."""
         from penstock.components.columns.examples import schema_of
         from penstock.components.evaluation.prediction import (
             check_types,
             find_signature,
+            find_transformation,
         )
 
         columns = schema_of(self.examples)
-        subject = f"Examples '{self.examples.source or self.examples.uri}'"
-        configs.check_columns(self.eval_config, columns.names, subject)
-        wanted = {
-            spec.name: spec.signature_name for spec in self.eval_config.model_specs
-        }
-        found = {}
+        specs = {spec.name: spec for spec in self.eval_config.model_specs}
+        signatures, transformations = {}, {}
         for name, model in self._models.items():
-            found[name] = find_signature(
-                f"Model '{model.source or model.uri}' ({name})",
+            spec = specs.get(name, next(iter(specs.values())))
+            subject = f"Model '{model.source or model.uri}' ({name})"
+            signatures[name] = find_signature(
+                subject, model.serving_dir, spec.signature_name, columns.names
+            )
+            check_types(signatures[name], columns)
+            transformations[name] = find_transformation(
+                subject,
                 model.serving_dir,
-                wanted.get(name, next(iter(wanted.values()))),
+                spec.preprocessing_function_names,
                 columns.names,
             )
-            check_types(found[name], columns)
-        return found
+        added = [name for each in transformations.values() for name in each.gives]
+        configs.check_columns(
+            self.eval_config,
+            {*columns.names, *added},
+            f"Examples '{self.examples.source or self.examples.uri}'",
+        )
+        return signatures, transformations
 
-    def _check_rows(self, signatures: Iterable[Signature]) -> int:
+    def _check_rows(
+        self, signatures: Iterable[Signature], *, computed: set[str]
+    ) -> int:
         """Return the number of rows; each has a label and what the models take.
+
+        Labels that a signature computes are not looked at.
 
         Looked at before the Beam pipeline starts: only the columns in question are
         read, and an error names the column and not a worker.
@@ -182,9 +202,7 @@ class Evaluator(Component):
         from penstock.components.columns.examples import count_rows, read_batches
         from penstock.components.evaluation.prediction import missing_values
 
-        labels = set()
-        if not configs.transforms(self.eval_config):
-            labels = configs.label_columns(self.eval_config)
+        labels = configs.label_columns(self.eval_config) - computed
         takes = {
             column: signature
             for signature in signatures

@@ -71,13 +71,7 @@ def find_signature(
     found = _signatures(model, folder)
     if not name:
         name = "predict" if "predict" in found else "serving_default"
-    if name not in found:
-        raise DataError(
-            f"{model} has no signature '{name}' (it has {quoted(found)})."
-            f"{did_you_mean(name, found)} Export it with that signature, or set "
-            "signature_name in the ModelSpec."
-        )
-    inputs = found[name]
+    inputs = _named(model, found, name, "signature_name").inputs
     legal = set(columns)
     named = {argument: _column(argument, legal) for argument in inputs}
     missing = sorted(argument for argument, column in named.items() if column is None)
@@ -99,7 +93,72 @@ def find_signature(
     )
 
 
-def _signatures(model: str, folder: Path) -> dict[str, dict[str, TensorInput]]:
+@dataclasses.dataclass(frozen=True)
+class Transformation:
+    """What the preprocessing signatures of a model take and give.
+
+    Attributes:
+        takes: The columns that become tensors; serialized tf.Examples are none.
+        gives: Names of the features and labels that they compute.
+    """
+
+    takes: frozenset[str]
+    gives: frozenset[str]
+
+
+def find_transformation(
+    model: str, folder: Path, names: Iterable[str], columns: Iterable[str]
+) -> Transformation:
+    """Return what preprocessing signatures take and give, without loading the model.
+
+    Args:
+        model: What the model is called in texts.
+        folder: The folder of its SavedModel.
+        names: Their names; one with an `@` is a function of TFMA's, of the column
+            after it.
+        columns: Names of the columns of the data.
+
+    Raises:
+        DataError: If there is no SavedModel or no such signature.
+    """
+    takes: set[str] = set()
+    gives: set[str] = set()
+    legal = set(columns)
+    found = _signatures(model, folder)
+    for name in names:
+        function, _, column = name.partition("@")
+        if column:
+            takes.add(column)
+            gives.add(function)
+            continue
+        signature = _named(model, found, name, "preprocessing_function_names")
+        named = (_column(argument, legal) for argument in signature.inputs)
+        takes.update(column for column in named if column is not None)
+        gives.update(signature.outputs)
+    return Transformation(frozenset(takes), frozenset(gives))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Exported:
+    """A signature as a SavedModel declares it."""
+
+    inputs: Mapping[str, TensorInput]
+    outputs: frozenset[str]
+
+
+def _named(
+    model: str, found: Mapping[str, _Exported], name: str, field: str
+) -> _Exported:
+    if name not in found:
+        raise DataError(
+            f"{model} has no signature '{name}' (it has {quoted(found)})."
+            f"{did_you_mean(name, found)} Export it with that signature, or set "
+            f"{field} in the ModelSpec."
+        )
+    return found[name]
+
+
+def _signatures(model: str, folder: Path) -> dict[str, _Exported]:
     import tensorflow as tf
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
@@ -118,16 +177,19 @@ def _signatures(model: str, folder: Path) -> dict[str, dict[str, TensorInput]]:
             f"{model} again."
         ) from error
     return {
-        name: {
-            argument: TensorInput(
-                tf.as_dtype(tensor.dtype).name,
-                tuple(
-                    None if dimension.size < 0 else dimension.size
-                    for dimension in tensor.tensor_shape.dim[1:]
-                ),
-            )
-            for argument, tensor in signature.inputs.items()
-        }
+        name: _Exported(
+            {
+                argument: TensorInput(
+                    tf.as_dtype(tensor.dtype).name,
+                    tuple(
+                        None if dimension.size < 0 else dimension.size
+                        for dimension in tensor.tensor_shape.dim[1:]
+                    ),
+                )
+                for argument, tensor in signature.inputs.items()
+            },
+            frozenset(signature.outputs),
+        )
         for graph in message.meta_graphs
         for name, signature in graph.signature_def.items()
         if not name.startswith("__")
@@ -297,8 +359,11 @@ def _values(
         raise missing_values(signature, column, array.null_count)
     values: np.ndarray[Any, Any]
     if wanted.dtype == "string":
-        values = array.cast(pa.binary()).to_numpy(zero_copy_only=False)
-        values = values.astype(object)
+        if pa.types.is_string(array.type):
+            array = array.cast(pa.binary())
+        elif pa.types.is_large_string(array.type):
+            array = array.cast(pa.large_binary())
+        values = array.to_numpy(zero_copy_only=False).astype(object)
     else:
         values = array.to_numpy(zero_copy_only=False)
         values = values.astype(_numpy_type(wanted.dtype))

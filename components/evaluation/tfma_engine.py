@@ -60,11 +60,13 @@ class Scored:
         name: `candidate` or `baseline`.
         location: Where it is, relative to the result.
         signature: How to call it.
+        transformed: The columns that its preprocessing signatures take as tensors.
     """
 
     name: str
     location: str
     signature: Signature
+    transformed: frozenset[str] = frozenset()
 
 
 def evaluate(
@@ -102,7 +104,11 @@ def evaluate(
             >> beam.ParDo(
                 _ReadAndPredict(
                     dict(zip(names, (each.signature for each in models), strict=True)),
-                    _needed_columns(eval_config, schema_of(examples).names),
+                    _needed_columns(
+                        eval_config,
+                        schema_of(examples).names,
+                        frozenset().union(*(each.transformed for each in models)),
+                    ),
                     keep_records=configs.transforms(eval_config),
                 )
             ).with_output_types(types.Extracts)
@@ -187,15 +193,17 @@ def _shared_model(name: str, folder: str) -> Any:
     )
 
 
-def _needed_columns(eval_config: Any, columns: Iterable[str]) -> frozenset[str]:
+def _needed_columns(
+    eval_config: Any, columns: Iterable[str], transformed: frozenset[str]
+) -> frozenset[str]:
     """Return the columns that TFMA needs of those that there are.
 
     Carrying a column costs it a Python object per row. A metric of a user's module
-    may read any, and so may the model's own transformation.
+    may read any.
     """
     metrics = [each for spec in eval_config.metrics_specs for each in spec.metrics]
     registered = metric_types.registered_metrics()
-    if configs.transforms(eval_config) or any(
+    if any(
         each.module.partition(".")[0] not in ("", "tf_keras", "keras", "tensorflow")
         and each.class_name not in registered
         for each in metrics
@@ -206,6 +214,7 @@ def _needed_columns(eval_config: Any, columns: Iterable[str]) -> frozenset[str]:
         | configs.weight_columns(eval_config)
         | configs.query_columns(eval_config)
         | configs.slice_columns(eval_config)
+        | transformed
     )
     return frozenset(
         column

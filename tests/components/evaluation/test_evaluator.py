@@ -40,6 +40,9 @@ NO_WORSE = GenericChangeThreshold(
     absolute={"value": -0.01}, direction=MetricDirection.HIGHER_IS_BETTER
 )
 
+# TFMA's default is 10,000 thresholds for every slice, which is all that a test waits for.
+COARSE = '"num_thresholds": 200'
+
 
 def config(*metrics: Any, slices: Any = (), **model: Any) -> EvalConfig:
     """An EvalConfig of AUC and ExampleCount, unless other metrics are given."""
@@ -53,9 +56,12 @@ def config(*metrics: Any, slices: Any = (), **model: Any) -> EvalConfig:
 
 def metric(name: str, **threshold: Any) -> MetricConfig:
     """A metric, with a threshold for every slice if one is given."""
-    if not threshold:
-        return MetricConfig(class_name=name)
-    return MetricConfig(class_name=name, threshold=MetricThreshold(**threshold))
+    made = MetricConfig(class_name=name)
+    if name == "AUC":
+        made.config = COARSE
+    if threshold:
+        made.threshold.CopyFrom(MetricThreshold(**threshold))
+    return made
 
 
 def evaluated(folder: Path, **fields: Any) -> Evaluator:
@@ -91,6 +97,7 @@ def test_every_kind_of_signature_gives_the_same_metrics_and_no_blessing(
         "current_model": model.uri,
         "current_model_id": 11,
         "component_id": "Evaluator",
+        "reasons_against": 1,
         "reasons": [
             "The eval_config sets no threshold, so nothing can bless the model. Give a "
             "metric a MetricThreshold."
@@ -118,6 +125,7 @@ COMPARED = EvalConfig(
             metrics=[
                 MetricConfig(
                     class_name="AUC",
+                    config=COARSE,
                     threshold=MetricThreshold(
                         value_threshold=AT_LEAST_HALF, change_threshold=NO_WORSE
                     ),
@@ -178,6 +186,7 @@ def test_a_better_candidate_is_blessed_for_a_reason_per_metric_and_slice(
         "baseline_model": worse_model.uri,
         "baseline_model_id": 7,
         "component_id": "Judge",
+        "reasons_against": 0,
     }
     # All rows, two payments, one company and eleven shares: a value and a change.
     assert len(blessing.reasons) == 15 * 2 + 1
@@ -249,7 +258,7 @@ def test_metrics_equal_those_of_tfmas_own_pipeline_on_tfrecord_of_the_same_rows(
         metric("AUC", value_threshold=AT_LEAST_HALF),
         metric("Precision"),
         metric("MeanLabel"),
-        slices=[SlicingSpec(feature_keys=["payment", "hour"])],
+        slices=[SlicingSpec(feature_keys=["hour"])],
     )
     ready = config_pb2.EvalConfig()
     ready.CopyFrom(wanted)
@@ -274,7 +283,7 @@ def test_metrics_equal_those_of_tfmas_own_pipeline_on_tfrecord_of_the_same_rows(
     )
     mine = {each.slice: each.metrics for each in read(ours.evaluation.path)}
     peers = {each.slice: each.metrics for each in read(tmp_path / "theirs")}
-    assert len(mine) > 40
+    assert len(mine) == 25
     assert mine.keys() == peers.keys()
     for key, metrics in peers.items():
         for name, found in metrics.items():

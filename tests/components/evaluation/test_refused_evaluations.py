@@ -23,7 +23,12 @@ from penstock.components.evaluation import (
     SlicingSpec,
 )
 from penstock.components.evaluation.eval_config import check_metrics
-from penstock.components.evaluation.prediction import Predictor, find_signature
+from penstock.components.evaluation.prediction import (
+    Predictor,
+    Transformation,
+    find_signature,
+    find_transformation,
+)
 from penstock.schemas.artifacts import Examples, Model, Schema
 from penstock.schemas.errors import DataError, PipelineError
 
@@ -344,6 +349,49 @@ def test_an_unknown_signature_is_refused(
     )
 
 
+def test_an_unknown_preprocessing_signature_is_refused(
+    tmp_path: Path, examples: Examples, tf_example_model: Model
+) -> None:
+    wrong = config(
+        model_specs=[
+            ModelSpec(label_key="big", preprocessing_function_names=["transform"])
+        ]
+    )
+    text = refused(
+        tmp_path, examples=examples, model=tf_example_model, eval_config=wrong
+    )
+    assert text == (
+        f"Model '{tf_example_model.uri}' (candidate) has no signature 'transform' (it "
+        "has 'serving_default'). Export it with that signature, or set "
+        "preprocessing_function_names in the ModelSpec."
+    )
+
+
+def test_names_are_looked_for_among_what_a_signature_computes(
+    tmp_path: Path, examples: Examples, tf_example_model: Model
+) -> None:
+    # Its serving signature, taken for a transformation, computes 'score'.
+    wrong = config(
+        model_specs=[
+            ModelSpec(
+                label_key="scores", preprocessing_function_names=["serving_default"]
+            )
+        ]
+    )
+    text = refused(
+        tmp_path, examples=examples, model=tf_example_model, eval_config=wrong
+    )
+    assert "the label 'scores', which is no column" in text
+    assert text.endswith("Did you mean 'score'?")
+
+
+def test_a_preprocessing_function_of_tfma_takes_one_column(model: Model) -> None:
+    found = find_transformation(
+        "Model 'm'", model.serving_dir, ["_to_dense@fare"], ["fare"]
+    )
+    assert found == Transformation(frozenset({"fare"}), frozenset({"_to_dense"}))
+
+
 def test_a_signature_that_takes_what_is_not_there_is_refused(model: Model) -> None:
     with pytest.raises(DataError) as caught:
         find_signature("Model 'm'", model.serving_dir, "", ["fares", "hour"])
@@ -452,6 +500,30 @@ def test_a_model_that_refuses_rows_or_answers_with_too_few_is_named(
     )
 
 
+def test_rows_that_a_model_refuses_fail_the_evaluation_with_its_sentence(
+    tmp_path: Path,
+    rows: Callable[..., pa.Table],
+    write_examples: Callable[..., Examples],
+) -> None:
+    import tensorflow as tf
+
+    class Strict(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="fare")])  # type: ignore[untyped-decorator]
+        def strict(self, fare: Any) -> Any:
+            with tf.control_dependencies([tf.debugging.assert_negative(fare)]):
+                return {"same": tf.identity(fare)}
+
+    module = Strict()
+    folder = tmp_path / "model" / "Format-Serving"
+    tf.saved_model.save(module, str(folder), {"serving_default": module.strict})
+    examples = write_examples(tmp_path / "examples", eval=rows(10))
+    text = refused(tmp_path, examples=examples, model=Model(tmp_path / "model"))
+    assert text.startswith(
+        f"Signature 'serving_default' of Model '{tmp_path}/model' (candidate) does not "
+        "take 10 rows: "
+    )
+
+
 def test_text_booleans_and_vectors_become_tensors(tmp_path: Path) -> None:
     import tensorflow as tf
 
@@ -470,7 +542,7 @@ def test_text_booleans_and_vectors_become_tensors(tmp_path: Path) -> None:
     tf.saved_model.save(module, str(tmp_path), {"serving_default": module.echo})
     batch = pa.RecordBatch.from_arrays(
         [
-            pa.array(["Cash", ""]),
+            pa.array(["Cash", ""], pa.large_string()),
             pa.array([True, False]),
             pa.array([[1.0, 2.0], [3.0, 4.0]]),
         ],
