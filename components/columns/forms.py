@@ -72,6 +72,15 @@ def to_tfdv_form(batch: pa.RecordBatch) -> pa.RecordBatch:
     )
 
 
+def as_text(array: pa.Array) -> pa.Array:
+    """Return dates, times and decimals as text."""
+    if pa.types.is_decimal(array.type):
+        # pyarrow 10 has no such cast.
+        cells = [None if cell is None else str(cell) for cell in array.to_pylist()]
+        return pa.array(cells, pa.string())
+    return array.cast(pa.string())
+
+
 def is_list(kind: pa.DataType) -> bool:
     """Return whether a type is a list of values."""
     return bool(
@@ -209,8 +218,10 @@ def _value(array: pa.Array, name: str) -> pa.Array:
         return array.cast(pa.float32())
     if kinds.is_fixed_size_binary(kind) and not kinds.is_decimal(kind):
         return array.cast(pa.binary())
-    if kinds.is_temporal(kind) or kinds.is_decimal(kind):
-        return array.cast(pa.string()).cast(pa.binary())
+    if kinds.is_decimal(kind) or (
+        kinds.is_temporal(kind) and not kinds.is_interval(kind)
+    ):
+        return as_text(array).cast(pa.binary())
     raise DataError(
         f"Column '{name}' has type {kind}, which TensorFlow Data Validation cannot "
         "describe. Convert it before ingestion, or leave it out."

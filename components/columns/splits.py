@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penstock.components.columns.forms import (
+    as_text,
     fields_of,
     is_list,
     list_parts,
@@ -156,7 +157,7 @@ def _contents(array: pa.Array, path: str) -> Hashes:
     if kinds.is_fixed_size_binary(kind) and not kinds.is_decimal(kind):
         return _of_text(array.cast(pa.binary()))
     if kinds.is_decimal(kind):
-        return _of_text(array.cast(pa.string()).cast(pa.binary()))
+        return _of_text(as_text(array))
     if kinds.is_map(kind):
         entries = pa.StructArray.from_arrays(
             [array.keys, array.items], names=["key", "value"]

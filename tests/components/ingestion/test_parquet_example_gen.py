@@ -25,13 +25,18 @@ TABLE = pa.table(
         "text": ["", "é", None, "x"],
         "raw": [b"", b"\xff\0", None, b"x"],
         "list": pa.array([[], [0], None, [None, 2]], pa.list_(pa.int64())),
-        "place": [{"x": 0, "y": ["a", ""]}, {"x": None, "y": []}, None, {"x": 1, "y": None}],
+        "place": [
+            {"x": 0, "y": ["a", ""]},
+            {"x": None, "y": []},
+            None,
+            {"x": 1, "y": None},
+        ],
         "day": pa.array([0, 1, None, 2], pa.date32()),
         "nothing": pa.nulls(4),
         "kind": pa.array(["a", "b", None, "a"]).dictionary_encode(),
         "order": [0, 1, 2, 3],
     }
-)  # fmt: skip
+)
 
 
 def ingested(tmp_path: Path, **parameters: Any) -> Examples:
@@ -165,6 +170,6 @@ def test_rows_that_are_lost_get_a_sentence(
         "penstock.components.columns.parquet.Writer.write", lambda *_: None
     )
     assert the_error(tmp_path) == (
-        f"{tmp_path}/in/a.parquet: the footers say 4 rows and 0 came out. Nothing may be "
-        "lost; report this with the input."
+        f"{tmp_path}/in/a.parquet: the footers say 4 rows and 0 came out. Nothing may "
+        "be lost; report this with the input."
     )
