@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 from typing import Any
 
@@ -81,6 +82,13 @@ def test_numbers_hash_alike_whatever_their_width() -> None:
     assert hashes(a=[-0.0, 1.0, 100.0]) == expected
     assert hashes(a=[False, True]) == expected[:2]
     assert hashes(a=pa.array([0.5], pa.float32())) == hashes(a=[0.5])
+
+
+def test_decimals_are_told_apart() -> None:
+    kind = pa.decimal128(5, 2)
+    values = [decimal.Decimal("1.50"), decimal.Decimal("1.51"), None]
+    one, other, none = hashes(a=pa.array(values, kind))
+    assert one != other != none == 0
 
 
 def test_all_nans_hash_alike() -> None:
@@ -320,6 +328,24 @@ def test_deal_keeps_every_row_in_order() -> None:
     ]
     assert parts[1].column(1).to_pylist() == ["1", None, "7"]
     assert deal(batch, np.zeros(10, np.intp), 1) == [batch]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(VALUE, st.floats(), TEXT, st.integers(0, 3)), max_size=30),
+    st.integers(0, 30),
+)
+def test_deal_gives_what_a_filter_gives(rows: list[Any], start: int) -> None:
+    batch = batch_of(
+        i=pa.array([row[0] for row in rows], pa.int64()),
+        f=pa.array([row[1] for row in rows], pa.float64()),
+        s=pa.array([row[2] for row in rows], pa.string()),
+    ).slice(start)
+    numbers = np.array([row[3] for row in rows[start:]], np.intp)
+    for number, part in enumerate(deal(batch, numbers, 4)):
+        kept = batch.filter(pa.array(numbers == number))
+        assert list(map(repr, part.to_pylist())) == list(map(repr, kept.to_pylist()))
+        part.validate(full=True)
 
 
 def test_a_type_without_a_hash_gets_a_sentence() -> None:
