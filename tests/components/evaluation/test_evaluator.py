@@ -40,7 +40,7 @@ NO_WORSE = GenericChangeThreshold(
     absolute={"value": -0.01}, direction=MetricDirection.HIGHER_IS_BETTER
 )
 
-# TFMA's default is 10,000 thresholds for every slice, which is all that a test waits for.
+# TFMA's default is 10,000 thresholds per slice, and a test would wait for nothing else.
 COARSE = '"num_thresholds": 200'
 
 
