@@ -31,10 +31,17 @@ def folder_manifest(folder: Path) -> dict[str, tuple[str, int]]:
     Returns:
         For every file below it, by its path with forward slashes, its SHA-256 in
         hexadecimal and its size in bytes; sorted by path.
+
+    Raises:
+        OSError: If anything in it cannot be read.
     """
+
+    def fail(error: OSError) -> None:
+        raise error  # os.walk says nothing of folders that it cannot list
+
     found = sorted(
         (Path(root, name).relative_to(folder).as_posix(), Path(root, name))
-        for root, _, names in os.walk(folder, followlinks=True)
+        for root, _, names in os.walk(folder, onerror=fail, followlinks=True)
         for name in names
     )
     # hashlib releases the interpreter for large blocks: two threads, two cores.
