@@ -13,14 +13,15 @@ from typing import Any, TypeAlias
 
 import apache_beam as beam
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import tensorflow_data_validation as tfdv
 from tensorflow_data_validation import constants
 from tensorflow_data_validation.statistics import stats_impl
 from tensorflow_data_validation.statistics.generators import (
     cross_feature_stats_generator,
+    top_k_uniques_sketch_stats_generator,
 )
-from tensorflow_data_validation.utils import slicing_util
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx_bsl.arrow import array_util
 from tfx_bsl.statistics import merge_util
@@ -32,6 +33,8 @@ from penstock.schemas.errors import DataError
 
 ROWS_PER_PORTION = 250_000
 MOST_PORTIONS = 64
+EXACT_DISTINCT_VALUES = 16_384
+"""Up to so many distinct values of a feature are counted exactly."""
 
 Slice: TypeAlias = "Mapping[str, str | int | None]"
 """Features to slice by: a value, or None for every value that occurs."""
@@ -39,6 +42,7 @@ Slice: TypeAlias = "Mapping[str, str | int | None]"
 Accumulator: TypeAlias = "dict[tuple[str, int], list[Any]]"
 """Generator states by slice: its name, and the position of what defines it."""
 
+_TopValues = top_k_uniques_sketch_stats_generator.TopKUniquesSketchStatsGenerator
 _ALL_EXAMPLES = (constants.DEFAULT_SLICE_KEY, -1)
 
 
@@ -109,22 +113,11 @@ class StatisticsAnalysis:
         feature_crosses: Sequence[Sequence[str]] = (),
     ) -> None:
         self._weight_feature = options.weight_feature
-        self._slicers = [
-            slicing_util.get_feature_value_slicer(
-                {
-                    # TFDV compares values as they lie in the column, and text is
-                    # bytes in some columns and strings in others.
-                    feature: [value, value.encode()]
-                    if isinstance(value, str)
-                    else None
-                    if value is None
-                    else [value]
-                    for feature, value in each.items()
-                }
-            )
-            for each in slices
+        self._slices = tuple(slices)
+        self._generators = [
+            _wide_top_values(options) if isinstance(each, _TopValues) else each
+            for each in stats_impl.get_generators(options, in_memory=True)
         ]
-        self._generators = stats_impl.get_generators(options, in_memory=True)
         if feature_crosses:
             self._generators.append(
                 cross_feature_stats_generator.CrossFeatureStatsGenerator(
@@ -159,10 +152,12 @@ class StatisticsAnalysis:
             states = accumulator.get(key)
             if states is None:
                 states = [each.create_accumulator() for each in self._generators]
-            accumulator[key] = [
-                each.add_input(state, part)
-                for each, state in zip(self._generators, states, strict=True)
-            ]
+            with np.errstate(invalid="ignore", over="ignore"):
+                # The mean of infinities is no number, and that is no surprise.
+                accumulator[key] = [
+                    each.add_input(state, part)
+                    for each, state in zip(self._generators, states, strict=True)
+                ]
 
     def merge_accumulators(self, accumulators: Iterable[Accumulator]) -> Accumulator:
         """Merge accumulators in the order given."""
@@ -170,15 +165,16 @@ class StatisticsAnalysis:
         for accumulator in accumulators:
             for key, states in accumulator.items():
                 by_slice.setdefault(key, []).append(states)
-        return {
-            key: [
-                each.merge_accumulators(states)
-                for each, states in zip(
-                    self._generators, zip(*parts, strict=True), strict=True
-                )
-            ]
-            for key, parts in by_slice.items()
-        }
+        with np.errstate(invalid="ignore", over="ignore"):
+            return {
+                key: [
+                    each.merge_accumulators(states)
+                    for each, states in zip(
+                        self._generators, zip(*parts, strict=True), strict=True
+                    )
+                ]
+                for key, parts in by_slice.items()
+            }
 
     def extract_output(
         self, accumulator: Accumulator
@@ -198,18 +194,22 @@ class StatisticsAnalysis:
                 )
         for key in order:
             result.datasets.append(self._extracted(accumulator[key]))
-            if self._slicers:
+            if self._slices:
                 result.datasets[-1].name = key[0]
         if not result.datasets:
-            result.datasets.add(name=_ALL_EXAMPLES[0] if self._slicers else "")
+            result.datasets.add(name=_ALL_EXAMPLES[0] if self._slices else "")
         return result
 
     def _sliced(
         self, batch: pa.RecordBatch
     ) -> Iterator[tuple[tuple[str, int], pa.RecordBatch]]:
         yield _ALL_EXAMPLES, batch
-        for number, slicer in enumerate(self._slicers):
-            for name, part in slicer(batch):
+        for number, each in enumerate(self._slices):
+            for name, rows in slice_rows(batch, each):
+                part = pa.RecordBatch.from_arrays(
+                    [column.take(rows) for column in batch.columns],
+                    names=batch.schema.names,
+                )
                 yield (name, number), part
 
     def _extracted(self, states: list[Any]) -> statistics_pb2.DatasetFeatureStatistics:
@@ -226,6 +226,86 @@ class StatisticsAnalysis:
         del dataset.cross_features[:]
         dataset.cross_features.extend(crosses)
         return dataset
+
+
+def _wide_top_values(options: tfdv.StatsOptions) -> _TopValues:
+    """Return TFDV's generator of top values, with room for more distinct values.
+
+    When its sketch overflows, which values it drops depends on the addresses of a hash
+    table and differs from run to run. TFDV's own 1,024 entries overflow often.
+    """
+    return _TopValues(
+        schema=options.schema,
+        example_weight_map=options.example_weight_map,
+        num_top_values=options.num_top_values,
+        num_rank_histogram_buckets=options.num_rank_histogram_buckets,
+        frequency_threshold=options.frequency_threshold,
+        weighted_frequency_threshold=options.weighted_frequency_threshold,
+        num_misragries_buckets=EXACT_DISTINCT_VALUES,
+        num_kmv_buckets=EXACT_DISTINCT_VALUES,
+    )
+
+
+def slice_rows(
+    batch: pa.RecordBatch, definition: Slice
+) -> Iterator[tuple[str, pa.Array]]:
+    """Find the slices of a batch, named as TFDV names them.
+
+    TFDV's own slicer is not used: its native row selection crashes on some batches.
+
+    Args:
+        batch: A batch in the form that TFDV reads.
+        definition: The features to slice by, crossed where there are several.
+
+    Yields:
+        A slice's name, and the numbers of its rows in rising order.
+
+    Raises:
+        DataError: If a value cannot be part of a name.
+    """
+    crossed: pd.DataFrame | None = None
+    for feature in sorted(definition):
+        column = batch.column(batch.schema.get_field_index(feature))
+        found = _values_by_row(column, feature, definition[feature])
+        if crossed is None:
+            crossed = found
+            continue
+        crossed = crossed.merge(found, on="row", suffixes=("", "_next"))
+        crossed["name"] += "_" + crossed.pop("name_next")
+    if crossed is None:
+        return
+    for name, group in crossed.groupby("name", sort=False):
+        yield str(name), pa.array(group["row"].to_numpy())
+
+
+def _values_by_row(
+    column: pa.Array, feature: str, wanted: str | int | None
+) -> pd.DataFrame:
+    """Return one line per row and distinct value: the row, and the part of a name."""
+    if pa.types.is_null(column.type):
+        return pd.DataFrame({"row": np.array([], np.int64), "name": []}, dtype=object)
+    values, rows = array_util.flatten_nested(column, True)
+    encoded = values.dictionary_encode()
+    parts = []
+    for value in encoded.dictionary.to_pylist():
+        part = _name_part(value, feature)
+        keep = wanted is None or value == wanted or part == str(wanted)
+        parts.append(f"{feature}_{part}" if keep else None)
+    names = np.array(parts, object)[np.asarray(encoded.indices)]
+    frame = pd.DataFrame({"row": np.asarray(rows), "name": names})
+    return frame.dropna().drop_duplicates()
+
+
+def _name_part(value: Any, feature: str) -> str:
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"Feature '{feature}' holds {value!r}, which is not UTF-8 and cannot name "
+            "a slice. Slice by features of text or numbers."
+        ) from error
 
 
 def _check_weights(batch: pa.RecordBatch, feature: str) -> None:

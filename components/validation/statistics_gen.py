@@ -20,9 +20,9 @@ class StatisticsGen(Component):
     Reads Examples and, where given, a Schema, by which integers can be categories and
     text can be bytes. Writes one `FeatureStats.pb` per split: everything that TFDV
     computes by default, for all examples and for every slice. Counts are exact;
-    quantiles have TFDV's `epsilon`; `unique` is exact up to 16,384 distinct values and
-    top values up to 1,024, and estimated by TFDV's sketches above. The same examples
-    give the same bytes on every runner.
+    quantiles have TFDV's `epsilon`; `unique` and top values are exact up to 16,384
+    distinct values, and estimated by TFDV's sketches above. Up to there the same
+    examples give the same bytes on every runner.
 
     Use it after an ExampleGen; SchemaGen, ExampleValidator and drift read its output.
 
