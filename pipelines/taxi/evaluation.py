@@ -20,7 +20,7 @@ from penstock.components.evaluation import (
 from penstock.pipelines.taxi.model import LABEL
 
 _ALL = SlicingSpec()
-_EACH_HOUR = SlicingSpec(feature_keys=["trip_start_hour"])
+_EACH_DAY = SlicingSpec(feature_keys=["trip_start_day"])
 # The only trips whose tips are recorded; who pays in cash never seems to tip.
 _BY_CREDIT_CARD = SlicingSpec(feature_values={"payment_type": "Credit Card"})
 
@@ -52,13 +52,13 @@ EVAL_CONFIG = EvalConfig(
             label_key=LABEL,
         )
     ],
-    slicing_specs=[_ALL, _EACH_HOUR, _BY_CREDIT_CARD],
+    slicing_specs=[_ALL, _EACH_DAY, _BY_CREDIT_CARD],
     metrics_specs=[
         MetricsSpec(
             metrics=[
                 MetricConfig(class_name="AUC", per_slice_thresholds=_THRESHOLDS),
                 MetricConfig(class_name="BinaryAccuracy"),
-                MetricConfig(class_name="BinaryCrossentropy"),
+                MetricConfig(class_name="Calibration"),
                 MetricConfig(class_name="ExampleCount"),
             ]
         )
