@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import re
 import shutil
@@ -11,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from penstock import PipelineError, RunContext
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DOCS = CHECKOUT / "docs"
@@ -85,6 +89,53 @@ def test_the_guide_to_your_own_component_runs(tmp_path: Path) -> None:
     shutil.copy(DOCS / "examples" / "column_counts.py", tmp_path)
     printed = run_blocks(tmp_path, DOCS / "write-your-own-component.md")
     assert printed.startswith("2000 rows, counted in ")
+
+
+def test_the_example_component_keeps_the_contract(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from penstock.components.contract import check_component
+    from penstock.schemas.artifacts import Examples
+
+    monkeypatch.syspath_prepend(str(DOCS / "examples"))
+    module = importlib.import_module("column_counts")
+    split = tmp_path / "examples" / "Split-train"
+    split.mkdir(parents=True)
+    rows = pa.table({"paid": ["cash", None, "card", "cash"]})
+    pq.write_table(rows, split / "data_parquet-00000-of-00001.parquet")
+    examples = Examples(
+        tmp_path / "examples", properties={"payload_format": "FORMAT_PARQUET"}
+    )
+    component = module.CountValues(examples=examples, column="paid")
+    check_component(component, tmp_path / "contract")
+
+    live = component.with_outputs(tmp_path / "by-hand")
+    live.run(RunContext.local(tmp_path / "temp"))
+    written = live.counts.path / "Split-train" / "counts.json"
+    assert json.loads(written.read_text(encoding="utf-8")) == [
+        {"value": "cash", "rows": 2},
+        {"value": None, "rows": 1},
+        {"value": "card", "rows": 1},
+    ]
+    assert live.counts.properties == {"rows": 4}
+
+
+def test_the_example_component_keeps_at_least_one_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penstock.schemas.artifacts import Examples
+
+    monkeypatch.syspath_prepend(str(DOCS / "examples"))
+    module = importlib.import_module("column_counts")
+    with pytest.raises(PipelineError) as caught:
+        module.CountValues(examples=Examples(tmp_path), column="paid", most=0)
+    assert str(caught.value) == (
+        "CountValues.most is 0, so that no value would be kept. Pass a number greater "
+        "than 0."
+    )
 
 
 @pytest.mark.long

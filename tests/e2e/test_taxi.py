@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import shutil
@@ -49,7 +50,7 @@ def probabilities(
     from penstock.pipelines.taxi.model import example_of
 
     with open(file, encoding="utf-8", newline="") as lines:
-        trips = [trip for trip, _ in zip(csv.DictReader(lines), range(400))]  # noqa: B905
+        trips = list(itertools.islice(csv.DictReader(lines), 400))
     model = tf.saved_model.load(str(serving_dir / str(version)))
     answer = model.signatures["serving_default"](
         examples=tf.constant([example_of(trip) for trip in trips])
