@@ -91,6 +91,7 @@ def train(fn_args: FnArgs) -> None:
     )
     model.fit(
         rows.map(lambda trips: (_features(trips), _label(trips))),
+        shuffle=False,  # the dataset is shuffled already
         steps_per_epoch=fn_args.train_steps,
         callbacks=[keras.callbacks.TensorBoard(fn_args.model_run_dir)],
         verbose=2,
