@@ -322,7 +322,7 @@ class Component(_Declared):
 
     def __repr__(self) -> str:
         parts = [
-            f"{each.name}={getattr(self, each.name)!r}"
+            f"{each.name}={_in_one_line(getattr(self, each.name))}"
             for each in dataclasses.fields(self)
             if each.init
             and getattr(self, each.name) != each.default
@@ -534,6 +534,11 @@ def _readable(annotation: Any) -> str:
     if origin is collections.abc.Callable:
         return "a function"
     return str(annotation).replace("typing.", "").replace("collections.abc.", "")
+
+
+def _in_one_line(value: object) -> str:
+    text = repr(value)
+    return " ".join(text.split()) if "\n" in text else text  # as of proto messages
 
 
 def _wrong_type(

@@ -258,12 +258,20 @@ def imports_nothing_heavy(subject: Subject) -> None:
     """Importing the class loads none of the heavy libraries."""
     module = sys.modules[type(subject.example).__module__]
     code = (
-        "import importlib.util, sys\n"
-        "spec = importlib.util.spec_from_file_location(*sys.argv[1:3])\n"
-        "module = importlib.util.module_from_spec(spec)\n"
-        "sys.modules[spec.name] = module\n"
-        "spec.loader.exec_module(module)\n"
-        "print(*(set(sys.argv[3:]) & set(sys.modules)))\n"
+        "import importlib, importlib.util, os, sys\n"
+        "name, path, *heavy = sys.argv[1:]\n"
+        "try:\n"
+        "    found = importlib.util.find_spec(name)\n"
+        "except ModuleNotFoundError:\n"
+        "    found = None\n"
+        "if found is not None and os.path.samefile(found.origin, path):\n"
+        "    importlib.import_module(name)\n"
+        "else:\n"
+        "    spec = importlib.util.spec_from_file_location(name, path)\n"
+        "    module = importlib.util.module_from_spec(spec)\n"
+        "    sys.modules[name] = module\n"
+        "    spec.loader.exec_module(module)\n"
+        "print(*(set(heavy) & set(sys.modules)))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, module.__name__, str(module.__file__), *HEAVY],

@@ -448,6 +448,13 @@ def test_repr_is_one_line_of_what_is_not_default() -> None:
     )
 
 
+def test_repr_of_a_message_is_one_line_too() -> None:
+    from google.protobuf import duration_pb2
+
+    made = Every(anything=duration_pb2.Duration(seconds=3, nanos=4))
+    assert repr(made) == "Every(anything=seconds: 3 nanos: 4)"
+
+
 def test_parameters_and_outputs_are_listed_by_name() -> None:
     learn = Learn(examples=Examples("/x"))
     assert learn.parameters == {}
