@@ -182,7 +182,8 @@ class StatisticsAnalysis:
         """Return the statistics: of all examples first, then of slices by name.
 
         Raises:
-            DataError: If two definitions of slices gave slices of the same name.
+            DataError: If two definitions of slices gave slices of the same name, or
+                all weights of a numeric feature are 0.
         """
         result = statistics_pb2.DatasetFeatureStatisticsList()
         order = sorted(accumulator, key=lambda key: (key != _ALL_EXAMPLES, key))
@@ -193,7 +194,15 @@ class StatisticsAnalysis:
                     "statistics would be mixed. Drop or rename one of the features."
                 )
         for key in order:
-            result.datasets.append(self._extracted(accumulator[key]))
+            try:
+                result.datasets.append(self._extracted(accumulator[key]))
+            except AssertionError as error:
+                # TFDV has no answer for quantiles of nothing.
+                raise DataError(
+                    f"'{key[0]}' cannot be described: TFDV finds no finite values, or "
+                    "no weight above 0, for a numeric feature. Leave the feature out, "
+                    "or give some example a weight."
+                ) from error
             if self._slices:
                 result.datasets[-1].name = key[0]
         if not result.datasets:

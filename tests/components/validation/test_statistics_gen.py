@@ -93,7 +93,7 @@ def test_statistics_of_real_trips_in_small_portions_keep_counts_and_quantiles(
         assert_quantiles(feature(ours, name), taxi.column(name).drop_null().to_pylist())
 
 
-def test_weighted_and_sliced_statistics_of_real_trips_equal_tfdv_on_beam(
+def test_weighted_and_sliced_statistics_of_real_trips_equal_tfdv(
     taxi: pa.Table, tmp_path: Path
 ) -> None:
     table = taxi.slice(0, 3000).append_column(
@@ -109,12 +109,7 @@ def test_weighted_and_sliced_statistics_of_real_trips_equal_tfdv_on_beam(
         schema.feature.add(
             name=name, type=schema_pb2.INT
         ).int_domain.is_categorical = True
-    theirs = with_beam(
-        table,
-        tmp_path / "theirs.pb",
-        schema=schema,
-        weight_feature="weight",
-    )
+    theirs = in_memory(table, schema=schema, weight_feature="weight")
     ours = statistics_of(
         table,
         tmp_path,
@@ -140,6 +135,15 @@ def test_weighted_and_sliced_statistics_of_real_trips_equal_tfdv_on_beam(
         part.name = name
         theirs.datasets.append(part)
     assert_equal(ours, theirs)
+
+
+def test_statistics_of_real_trips_equal_tfdv_on_beam(
+    taxi: pa.Table, tmp_path: Path
+) -> None:
+    table = taxi.slice(0, 3000)
+    assert_equal(
+        statistics_of(table, tmp_path), with_beam(table, tmp_path / "theirs.pb")
+    )
 
 
 def test_values_are_counted_exactly_up_to_a_thousand_distinct(tmp_path: Path) -> None:
@@ -215,9 +219,7 @@ def test_statistics_of_any_table_equal_tfdv(
 @given(
     table=tables(),
     rows_per_group=st.sampled_from([1, 5, 100]),
-    weights=st.lists(
-        st.floats(0, 1e6, allow_subnormal=False), min_size=12, max_size=12
-    ),
+    weights=st.lists(st.floats(0.25, 1e6), min_size=12, max_size=12),
 )
 def test_weighted_statistics_of_any_table_equal_tfdv(
     table: pa.Table,
@@ -517,6 +519,19 @@ def test_a_weight_below_zero_or_without_end_is_refused(
         ),
     ):
         described(examples, tmp_path / "out", weight_feature="w")
+
+
+def test_weights_that_are_all_zero_are_refused(tmp_path: Path) -> None:
+    table = pa.table({"n": [1.0, 2.0], "w": [0.0, 0.0]})
+    with pytest.raises(
+        DataError,
+        match=re.escape(
+            "'All Examples' cannot be described: TFDV finds no finite values, or no "
+            "weight above 0, for a numeric feature. Leave the feature out, or give "
+            "some example a weight."
+        ),
+    ):
+        statistics_of(table, tmp_path, weight_feature="w")
 
 
 def test_files_that_disagree_about_a_type_are_refused(tmp_path: Path) -> None:
