@@ -302,7 +302,8 @@ def load_pipeline(target: str, given: dict[str, str]) -> Pipeline:
             f"There is no module '{place}' on Python's path. Check its name, or name "
             "a file, as in path/to/module.py:pipeline."
         )
-    module = importlib.import_module(place)
+    with _users_code(f"Module '{place}' cannot be imported"):
+        module = importlib.import_module(place)
     made = getattr(module, name, None)
     if made is None:
         legal = [
@@ -316,7 +317,9 @@ def load_pipeline(target: str, given: dict[str, str]) -> Pipeline:
             f"{did_you_mean(name, legal)}"
         )
     if not isinstance(made, Pipeline) and callable(made):
-        made = made(**_arguments(made, name, given))
+        arguments = _arguments(made, name, given)
+        with _users_code(f"'{target}' makes no pipeline"):
+            made = made(**arguments)
     elif given:
         raise PipelineError(
             f"'{target}' is a Pipeline, which takes no --param. Name a function that "
@@ -328,6 +331,25 @@ def load_pipeline(target: str, given: dict[str, str]) -> Pipeline:
             "function that returns one."
         )
     return made
+
+
+@contextmanager
+def _users_code(subject: str) -> Iterator[None]:
+    """Say where the user's own code raised: that is no defect of penstock."""
+    import traceback
+
+    try:
+        yield
+    except PenstockError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        if isinstance(error, SyntaxError):
+            last = traceback.FrameSummary(error.filename or "", error.lineno or 0, "")
+        raise PipelineError(
+            f"{subject}: {type(error).__name__}: {error} ({last.filename}, line "
+            f"{last.lineno}). Mend it and run again."
+        ) from error
 
 
 def _arguments(function: Any, name: str, given: dict[str, str]) -> dict[str, Any]:
@@ -512,7 +534,9 @@ def runs(
     ] = None,
 ) -> None:
     """List the runs, the newest last."""
-    found = _opened(root, store, store_wait).runs(pipeline)
+    opened = _opened(root, store, store_wait)
+    _require_pipeline(opened, pipeline)
+    found = opened.runs(pipeline)
     if as_json:
         _print_json([_run_json(each) for each in found])
         return
@@ -532,6 +556,16 @@ def runs(
             _plain(each.reason),
         )
     _console().print(table)
+
+
+def _require_pipeline(opened: Store, name: str | None) -> None:
+    """Check that a pipeline has runs in the store, if one is named."""
+    known = {each.pipeline for each in opened.runs()} if name is not None else set()
+    if name is not None and name not in known:
+        raise MetadataError(
+            f"Pipeline '{name}' is not in the lineage store (it has {quoted(known)})."
+            f"{did_you_mean(name, known)}"
+        )
 
 
 def _plain(text: str) -> str:
@@ -708,6 +742,7 @@ def artifacts(
 ) -> None:
     """List the artifacts, the newest last."""
     opened = _opened(root, store, store_wait)
+    _require_pipeline(opened, pipeline)
     everything = opened.artifacts(None, pipeline=pipeline)
     types = {each.TYPE_NAME for each in everything}
     if kind is not None and kind not in types:

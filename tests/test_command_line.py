@@ -1,0 +1,607 @@
+"""The command line: every verb for people and as JSON, its exit codes and sentences."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from penstock.__main__ import command_line
+from penstock.pipelines.run import run
+from penstock.pipelines.runners import LocalRunner
+from penstock.schemas.errors import ComponentFailed
+from tests.pipelines.toys import toy
+
+TOYS = Path(__file__).parent / "pipelines" / "toys.py"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+
+
+class Said(NamedTuple):
+    """What a call of the command line came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def penstock(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """Call the command line in this process."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def call(*arguments: str | Path) -> Said:
+        monkeypatch.setattr(sys, "argv", ["penstock", *map(str, arguments)])
+        capfd.readouterr()
+        code = command_line()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err or "This is a defect" in err
+        return Said(code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with a complete, a stopped and a failed run."""
+    folder = tmp_path_factory.mktemp("root")
+    serving = folder / "serving"
+    run(toy(serving_dir=serving), folder, runner=LocalRunner())
+    run(toy(good=False), folder, runner=LocalRunner())
+    with pytest.raises(ComponentFailed):
+        run(toy(fail=True), folder, runner=LocalRunner())
+    return folder
+
+
+# run -----------------------------------------------------------------------------
+
+
+def test_run_prints_a_table_and_exits_with_0(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    said = penstock("run", f"{TOYS}:toy", "--runner=local", "--root", tmp_path)
+    assert said.code == 0
+    assert said.err == ""
+    title, header, *rows, end = said.out.splitlines()
+    assert re.fullmatch(r"run \d{8}-\d{6}\.\d{6} *", title)
+    assert header.split() == ["component", "state", "rows", "seconds", "outputs"]
+    assert [row.split()[:2] for row in rows] == [
+        [name, "complete"] for name in ("Make", "Check", "Fit", "Bless", "Push")
+    ]
+    assert rows[0].split()[2] == "3"
+    assert re.fullmatch(rf"complete in \d+\.\d s, in {tmp_path}", end)
+
+
+def test_run_prints_json(tmp_path: Path, penstock: Callable[..., Said]) -> None:
+    said = penstock(
+        *("run", f"{TOYS}:toy", "--runner=local", "--root", tmp_path, "--json"),
+        *("--param", "rows=5", "--param", "good=yes"),
+    )
+    assert (said.code, said.err) == (0, "")
+    assert said.json["state"] == "complete"
+    assert said.json["pipeline"] == "toy"
+    made = said.json["components"][0]
+    assert (made["component"], made["rows"], made["state"]) == ("Make", 5, "complete")
+    assert made["outputs"]["examples"]["digest"].startswith("sha256:")
+
+
+def test_a_verdict_that_says_no_exits_with_3_and_one_sentence(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    said = penstock(
+        *("run", f"{TOYS}:toy", "--runner=local", "--root", tmp_path),
+        *("--param", "good=false"),
+    )
+    assert said.code == 3
+    assert said.err == (
+        "'Fit' did not run: 'Check.anomalies' says no: Split 'train': payment_type is "
+        "new.\n"
+    )
+    assert "stopped in" in said.out
+
+
+def test_not_enough_data_exits_with_4(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    said = penstock("run", f"{TOYS}:unsure", "--runner=local", "--root", tmp_path)
+    assert said.code == 4
+    assert "'Check.anomalies' says not enough data" in said.err
+
+
+def test_a_failure_exits_with_1_and_names_the_log(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    said = penstock(
+        *("run", f"{TOYS}:toy", "--runner=local", "--root", tmp_path),
+        *("--param", "fail=true"),
+    )
+    assert said.code == 1
+    sentence, hint = said.err.splitlines()
+    assert sentence.startswith("'Fail' failed in run (toys.py, line ")
+    run_id = re.search(r"run (\S+)", said.out)
+    assert run_id is not None
+    assert hint == f"'penstock logs {run_id[1]} Fail' prints its log."
+    log = penstock("logs", run_id[1], "Fail", "--root", tmp_path)
+    assert log.code == 0
+    assert "ValueError: the feature 'fare' is all zeros" in log.out
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "sentence"),
+    [
+        (
+            "toys",
+            [],
+            "'toys' does not name a pipeline. Write MODULE:PIPELINE, as in "
+            "penstock.pipelines.taxi:taxi or my_pipeline.py:taxi.",
+        ),
+        ("gone.py:toy", [], "There is no file 'gone.py'. Check the path."),
+        (
+            "no_such_module:toy",
+            [],
+            "There is no module 'no_such_module' on Python's path. Check its name, or "
+            "name a file, as in path/to/module.py:pipeline.",
+        ),
+        (
+            "no_such.module:toy",
+            [],
+            "There is no module 'no_such.module' on Python's path. Check its name, or "
+            "name a file, as in path/to/module.py:pipeline.",
+        ),
+        (
+            f"{TOYS}:toy",
+            ["--param", "row=3"],
+            "'toy' has no parameter 'row' (it has 'fail', 'good', 'rows', "
+            "'serving_dir'). Did you mean 'rows'?",
+        ),
+        (
+            f"{TOYS}:toy",
+            ["--param", "rows=many"],
+            "Parameter 'rows' is 'many', which is no int. Pass one that is.",
+        ),
+        (
+            f"{TOYS}:toy",
+            ["--param", "good=maybe"],
+            "Parameter 'good' is 'maybe', which is no bool. Pass one that is.",
+        ),
+        (
+            f"{TOYS}:waiting",
+            [],
+            "'waiting' needs 'started'. Pass --param started=....",
+        ),
+    ],
+)
+def test_a_target_that_does_not_fit_gets_a_sentence(
+    tmp_path: Path,
+    penstock: Callable[..., Said],
+    target: str,
+    options: list[str],
+    sentence: str,
+) -> None:
+    said = penstock("run", target, "--root", tmp_path, *options)
+    assert said == (1, "", sentence + "\n")
+
+
+def test_a_misspelt_pipeline_gets_a_near_miss(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    said = penstock("run", f"{TOYS}:toyy", "--root", tmp_path)
+    assert said.code == 1
+    assert said.err.startswith("Module 'toys' has no 'toyy' (it has ")
+    assert said.err.endswith(" Did you mean 'toy'?\n")
+
+
+MODULE = """
+from penstock import Pipeline
+from toys import Make
+made = Pipeline("made", [Make()])
+def broken(rows: int = 3):
+    return {}["rows"]
+def wrong():
+    return 3
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        (
+            "made",
+            ["--param", "a=b"],
+            "'{file}:made' is a Pipeline, which takes no --param. Name a function that "
+            "returns one.",
+        ),
+        (
+            "wrong",
+            [],
+            "'{file}:wrong' is a int, no Pipeline. Name a Pipeline or a function that "
+            "returns one.",
+        ),
+        (
+            "broken",
+            [],
+            "'{file}:broken' makes no pipeline: KeyError: 'rows' ({file}, line 6). "
+            "Mend it and run again.",
+        ),
+    ],
+)
+def test_a_module_of_the_users_gets_a_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    penstock: Callable[..., Said],
+    name: str,
+    options: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.syspath_prepend(str(TOYS.parent))
+    file = tmp_path / f"module_{name}.py"
+    file.write_text(MODULE.replace("{more}", ""))
+    said = penstock("run", f"{file}:{name}", "--root", tmp_path, *options)
+    assert said == (1, "", sentence.replace("{file}", str(file)) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("x = 1\n1 / 0\n", "ZeroDivisionError: division by zero ({file}, line 2)"),
+        ("import no_such_thing\n", "No module named 'no_such_thing' ({file}, line 1)"),
+        ("x = 1\ndef (:\n", "SyntaxError: invalid syntax"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_gets_a_sentence(
+    tmp_path: Path, penstock: Callable[..., Said], code: str, sentence: str
+) -> None:
+    file = tmp_path / f"broken_{abs(hash(code))}.py"
+    file.write_text(code)
+    said = penstock("run", f"{file}:toy", "--root", tmp_path)
+    assert said.code == 1
+    assert said.err.startswith(f"Module '{file.stem}' cannot be imported: ")
+    assert sentence.replace("{file}", str(file)) in said.err
+    assert said.err.endswith("Mend it and run again.\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", f"{TOYS}:toy", "--runner=bean"], "'bean' is no runner"),
+        (["run", f"{TOYS}:toy", "--param", "rows"], "'rows' has no '='"),
+        (["run"], "Missing argument"),
+        (["run", f"{TOYS}:toy", "--rot=x"], "No such option"),
+        (["shw", "last"], "No such command"),
+        (["runs", "--store-wait=soon"], "--store-wait"),
+    ],
+)
+def test_wrong_usage_exits_with_2(
+    penstock: Callable[..., Said], arguments: list[str], words: str
+) -> None:
+    said = penstock(*arguments)
+    assert said.code == 2
+    assert words in said.err
+
+
+def test_a_root_that_cannot_be_written_gets_a_sentence(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    (tmp_path / "file").touch()
+    said = penstock("run", f"{TOYS}:toy", "--root", tmp_path / "file" / "root")
+    assert said.code == 1
+    assert said.err.startswith(f"Root '{tmp_path}/file/root' cannot be written: ")
+    assert said.out == ""
+
+
+def test_anything_else_is_a_defect(
+    tmp_path: Path, penstock: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penstock.pipelines import rules
+
+    def breaks(*_: Any) -> None:
+        raise ZeroDivisionError("inside")
+
+    monkeypatch.setattr("penstock.pipelines.metadata.Store.runs", breaks)
+    (tmp_path / "metadata.sqlite").touch()
+    said = penstock("runs", "--root", tmp_path)
+    assert said.code == 1
+    assert "ZeroDivisionError: inside" in said.err
+    assert said.err.endswith(
+        "This is a defect of penstock, not of your pipeline. Report it with the lines "
+        "above.\n"
+    )
+    assert rules.RULES
+
+
+# Questions -----------------------------------------------------------------------
+
+
+def test_runs_lists_the_runs(root: Path, penstock: Callable[..., Said]) -> None:
+    said = penstock("runs", "--root", root)
+    assert said.code == 0
+    header, *rows = said.out.splitlines()
+    assert header.split() == ["run", "pipeline", "state", "started", "took", "reason"]
+    assert [row.split()[1:3] for row in rows] == [
+        ["toy", "complete"],
+        ["toy", "stopped"],
+        ["toy", "failed"],
+    ]
+    assert "payment_type is new." in rows[1]
+    listed = penstock("runs", "--root", root, "--json").json
+    assert [each["state"] for each in listed] == ["complete", "stopped", "failed"]
+    assert penstock("runs", "--root", root, "--pipeline=toy", "--json").json == listed
+
+
+def test_an_unknown_pipeline_gets_a_near_miss(
+    root: Path, penstock: Callable[..., Said]
+) -> None:
+    for verb in ("runs", "artifacts"):
+        said = penstock(verb, "--root", root, "--pipeline=tou")
+        assert said == (
+            1,
+            "",
+            "Pipeline 'tou' is not in the lineage store (it has 'toy'). Did you mean "
+            "'toy'?\n",
+        )
+
+
+def test_show_tells_how_components_ended(
+    root: Path, penstock: Callable[..., Said]
+) -> None:
+    stopped = penstock("runs", "--root", root, "--json").json[1]["run"]
+    said = penstock("show", stopped, "--root", root)
+    assert said.code == 0
+    assert f"run {stopped} of pipeline toy, stopped, started" in said.out
+    fit = next(line for line in said.out.splitlines() if line.startswith("Fit"))
+    assert "skipped" in fit and "'Check.anomalies' says no" in fit
+    told = penstock("show", stopped, "--root", root, "--json").json
+    states = {each["component"]: each["state"] for each in told["components"]}
+    assert states == {
+        "Make": "complete",
+        "Check": "complete",
+        **dict.fromkeys(("Fit", "Bless", "Push"), "skipped"),
+    }
+
+
+def test_a_run_is_named_by_its_beginning_or_last(
+    root: Path, penstock: Callable[..., Said]
+) -> None:
+    ids = [each["run"] for each in penstock("runs", "--root", root, "--json").json]
+    last = penstock("show", "last", "--root", root, "--json").json
+    assert last["run"] == ids[-1]
+    whole = penstock("show", ids[0][:-1], "--root", root, "--json").json
+    assert whole["run"] == ids[0]
+    said = penstock("show", ids[0][:4], "--root", root)
+    assert said.code == 1
+    assert said.err.startswith(f"Run '{ids[0][:4]}' could be any of '{ids[0]}', ")
+    assert said.err.endswith(". Write more of its id.\n")
+    said = penstock("show", "lost", "--root", root)
+    assert said.err == (
+        "Run 'lost' is not in the lineage store. 'penstock runs' lists what is; 'last' "
+        "is the newest.\n"
+    )
+
+
+def test_logs_of_an_unknown_component_get_a_near_miss(
+    root: Path, penstock: Callable[..., Said]
+) -> None:
+    said = penstock("logs", "last", "Fial", "--root", root)
+    assert said.code == 1
+    assert said.err.endswith(
+        "has no component 'Fial' (it has 'Bless', 'Check', "
+        "'Fail', 'Fit', 'Make', 'Push'). Did you mean 'Fail'?\n"
+    )
+    said = penstock("logs", "last", "Fail", "--root", root, "--json")
+    assert "ValueError" in said.json["log"]
+
+
+def test_logs_that_are_gone_get_a_sentence(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    result = run(toy(serving_dir=tmp_path), tmp_path, runner=LocalRunner())
+    folder = tmp_path / ".penstock" / "runs" / result.run_id
+    shutil.rmtree(folder)
+    said = penstock("logs", "last", "Fit", "--root", tmp_path)
+    assert said == (
+        1,
+        "",
+        f"The log of 'Fit' in run '{result.run_id}' is not at '{folder}/Fit.log'. It "
+        "is kept under the root of the machine that ran it.\n",
+    )
+
+
+def test_artifacts_are_listed(root: Path, penstock: Callable[..., Said]) -> None:
+    said = penstock("artifacts", "--root", root, "--type=Model")
+    assert said.code == 0
+    header, *rows = said.out.splitlines()
+    assert header.split() == ["id", "type", "digest", "location"]
+    assert len(rows) == 2
+    assert all("Model" in row and f"{root}/toy/Fit/model/" in row for row in rows)
+    everything = penstock("artifacts", "--root", root, "--json").json
+    assert {each["type"] for each in everything} == {
+        *("Examples", "ExampleAnomalies", "Model", "ModelBlessing", "PushedModel")
+    }
+    said = penstock("artifacts", "--root", root, "--type=Modle")
+    assert said.code == 1
+    assert said.err == (
+        "No artifact of type 'Modle' is recorded (there are 'ExampleAnomalies', "
+        "'Examples', 'Model', 'ModelBlessing', 'PushedModel'). Did you mean 'Model'?\n"
+    )
+
+
+def test_lineage_of_a_version_a_number_and_a_place_is_the_same(
+    root: Path, penstock: Callable[..., Said]
+) -> None:
+    version = penstock("lineage", root / "serving" / "1", "--root", root, "--json")
+    assert version.code == 0
+    start = version.json["start"]
+    number = penstock("lineage", start["id"], "--root", root, "--json")
+    place = penstock("lineage", start["uri"], "--root", root, "--json")
+    assert number.json == place.json == version.json
+    assert {each["component"] for each in version.json["executions"]} == {
+        *("Make", "Check", "Fit", "Bless", "Push")
+    }
+    said = penstock("lineage", root / "serving" / "1", "--root", root)
+    assert said.out.startswith(f"PushedModel {start['id']} pushed_version=1")
+    for word in ("made by Push", "blessing: ModelBlessing", "made by Make", "(above)"):
+        assert word in said.out
+
+
+def test_lineage_downstream_leads_to_what_was_pushed(
+    root: Path, penstock: Callable[..., Said]
+) -> None:
+    said = penstock("lineage", "1", "--downstream", "--root", root)
+    assert said.code == 0
+    assert said.out.startswith("Examples 1 span=7")
+    assert "read by Fit" in said.out
+    assert "pushed: PushedModel" in said.out
+
+
+@pytest.mark.parametrize(
+    ("subject", "sentence"),
+    [
+        ("999", "Artifact 999 is not in the lineage store '{url}'. "),
+        (
+            "nowhere",
+            "'nowhere' is no artifact of the lineage store. Pass an artifact's",
+        ),
+        ("serving/7", "Version 7 of 'serving' was not pushed by a run of this lineage"),
+    ],
+)
+def test_lineage_of_something_unknown_gets_a_sentence(
+    root: Path, penstock: Callable[..., Said], subject: str, sentence: str
+) -> None:
+    said = penstock("lineage", subject, "--root", root)
+    assert (said.code, said.out) == (1, "")
+    url = f"sqlite:///{root / 'metadata.sqlite'}"
+    assert said.err.startswith(sentence.replace("{url}", url))
+
+
+@pytest.mark.parametrize(
+    "verb", [["runs"], ["show", "last"], ["logs", "last", "x"], ["artifacts"]]
+)
+def test_a_store_that_is_not_there_is_not_made(
+    tmp_path: Path, penstock: Callable[..., Said], verb: list[str]
+) -> None:
+    said = penstock(*verb, "--root", tmp_path / "none")
+    assert said == (
+        1,
+        "",
+        f"There is no lineage store at '{tmp_path}/none/metadata.sqlite'. Run a "
+        "pipeline first, or name the store with --root or --store.\n",
+    )
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_store_is_named_by_its_url(
+    root: Path, tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    url = f"sqlite:///{root / 'metadata.sqlite'}"
+    assert penstock("runs", "--store", url).code == 0
+    said = penstock("runs", "--store", "mysql://me:secret@host")
+    assert said.code == 1
+    assert said.err.startswith("'mysql://me:…@host' does not describe a lineage store.")
+
+
+def test_an_empty_store_has_no_runs(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    from penstock.pipelines.metadata import Store
+
+    Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
+    assert penstock("runs", "--root", tmp_path, "--json").json == []
+    assert penstock("runs", "--root", tmp_path).code == 0
+    said = penstock("show", "last", "--root", tmp_path)
+    assert said.err.startswith("Run 'last' is not in the lineage store.")
+
+
+# As a user sees it ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "verb", ["", "run", "runs", "show", "logs", "artifacts", "lineage", "versions"]
+)
+def test_help_tells_about_every_verb(penstock: Callable[..., Said], verb: str) -> None:
+    said = penstock(*([verb] if verb else []), "--help")
+    assert said.code == 0
+    assert "Usage:" in said.out
+    if not verb:
+        for each in ("run", "runs", "show", "logs", "artifacts", "lineage", "versions"):
+            assert re.search(rf"^\W*{each} ", said.out, re.MULTILINE)
+
+
+def test_what_goes_through_a_pipe_is_not_cut(root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "penstock", "artifacts", "--root", root],
+        env={**ENVIRONMENT, "COLUMNS": "40"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = done.stdout.splitlines()[1:]
+    assert all(f"{root}/toy/" in row for row in rows)
+    assert "\x1b" not in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m penstock show last --json --root {root} | head -n 1",
+        shell=True,
+        executable="/bin/bash",
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_the_live_table_on_a_terminal_is_whole_and_goes_away(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "penstock", "run", f"{TOYS}:toy"),
+            *("--root", tmp_path, "--runner=local", "--param", "good=false"),
+        ],
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    while True:
+        ready, _, _ = select.select([ours], [], [], 60)
+        assert ready
+        try:
+            block = os.read(ours, 65_536)
+        except OSError:  # the other side is closed
+            break
+        if not block:
+            break
+        seen += block
+    os.close(ours)
+    assert process.wait() == 3
+    text = seen.decode()
+    assert text.startswith("pipeline")
+    assert "waiting" in text  # the live table was there
+    # What a terminal shows at the end: the live table is wiped line by line.
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text[text.rindex("\x1b[?25h") :])
+    assert "Traceback" not in text
+    lines = [line.rstrip() for line in plain.replace("\r", "").splitlines()]
+    assert any(line.startswith("run ") or " run " in line for line in lines)
+    assert any("Push" in line and "skipped" in line for line in lines)
+    # A terminal of 100 columns folds the sentence, and loses nothing of it.
+    assert "payment_type is new." in " ".join(lines)
