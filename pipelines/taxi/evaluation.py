@@ -58,7 +58,6 @@ EVAL_CONFIG = EvalConfig(
             metrics=[
                 MetricConfig(class_name="AUC", per_slice_thresholds=_THRESHOLDS),
                 MetricConfig(class_name="BinaryAccuracy"),
-                MetricConfig(class_name="Calibration"),
                 MetricConfig(class_name="ExampleCount"),
             ]
         )

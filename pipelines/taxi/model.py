@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -64,23 +63,16 @@ def train(fn_args: FnArgs) -> None:
         fn_args: What Trainer passes.
     """
     import keras
-    from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
     from tfx_bsl.public import tfxio
 
-    schema = text_format.Parse(
-        Path(fn_args.schema_path).read_text(encoding="utf-8"), schema_pb2.Schema()
-    )
     accessor = fn_args.data_accessor
     batches = accessor.record_batch_factory(
         fn_args.train_files,
         tfxio.RecordBatchesOptions(batch_size=10_000, num_epochs=1),
-        schema,
     )
     rows = accessor.tf_dataset_factory(
         fn_args.train_files,
         tfxio.TensorFlowDatasetOptions(batch_size=_BATCH_ROWS),
-        schema,
     )
     model = _wide_and_deep(batches)
     model.compile(

@@ -337,19 +337,22 @@ def _drawn(rng: np.random.Generator, rows: int, shares: Sequence[float]) -> Ints
     edges = np.cumsum(np.array(shares))
     # The last edge is not compared with: no draw falls behind it by rounding.
     found = np.searchsorted(edges[:-1], rng.random(rows) * edges[-1], side="right")
-    return found.astype(np.int64)
+    indexes: Ints = found.astype(np.int64)
+    return indexes
 
 
 def _integers(rng: np.random.Generator, rows: int, below: int) -> Ints:
     """Return integers from 0 to below `below`, each as likely as the others."""
     import numpy as np
 
-    return (rng.random(rows) * below).astype(np.int64)
+    integers: Ints = (rng.random(rows) * below).astype(np.int64)
+    return integers
 
 
 def _bell(rng: np.random.Generator, rows: int) -> Floats:
     """Return numbers from 0 to 1, mostly near 0.5: means of three uniform ones."""
-    return (rng.random(rows) + rng.random(rows) + rng.random(rows)) / 3.0
+    mean: Floats = (rng.random(rows) + rng.random(rows) + rng.random(rows)) / 3.0
+    return mean
 
 
 def _points() -> tuple[Floats, Floats]:

@@ -163,7 +163,8 @@ def test_a_fault_stops_the_run_before_training(tmp_path: Path) -> None:
         *("--root", root, "--rows", "400"),
     )
     assert done.returncode == 3, done.stdout + done.stderr
-    sentences = [line for line in done.stdout.splitlines() if "did not run" in line]
+    printed = (done.stdout + done.stderr).splitlines()
+    sentences = [line for line in printed if "did not run" in line]
     assert len(sentences) == 1
     assert sentences[0].startswith(
         "'Trainer' did not run: 'ExampleValidator.anomalies'"

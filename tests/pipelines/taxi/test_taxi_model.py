@@ -42,8 +42,7 @@ def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         FnArgs(
             train_files=[str(live.examples.split_dir("train") / "*")],
             train_steps=100,
-            schema_path=str(TRIPS_SCHEMA),
-            data_accessor=DataAccessor("FORMAT_PARQUET"),
+            data_accessor=DataAccessor("FORMAT_PARQUET", schema_file=TRIPS_SCHEMA),
             serving_model_dir=str(temp / "saved"),
             model_run_dir=str(temp / "logs"),
         )

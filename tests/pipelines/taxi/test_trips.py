@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +22,9 @@ def rows_of(*files: Path) -> list[dict[str, str]]:
     return rows
 
 
-def share(rows: list[dict[str, str]], matches: Any) -> float:
+def share(
+    rows: list[dict[str, str]], matches: Callable[[dict[str, str]], bool]
+) -> float:
     return sum(map(matches, rows)) / len(rows)
 
 
