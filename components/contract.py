@@ -345,9 +345,8 @@ def refuses_wrong_values(subject: Subject) -> None:
     """A value of a wrong kind is refused, by the name of the parameter."""
     example = subject.example
     for name in (*example.parameters, *example.inputs):
-        text = _refusal(
-            lambda name=name: dataclasses.replace(example, **{name: object()})
-        )  # type: ignore[misc]
+        wrong: dict[str, Any] = {name: object()}
+        text = _refusal(functools.partial(dataclasses.replace, example, **wrong))
         _require(
             text.startswith(f"{example.name}.{name} "),
             f"{example.name}.{name} = object() is not refused by a sentence that "
@@ -357,11 +356,11 @@ def refuses_wrong_values(subject: Subject) -> None:
 
 def offers_near_misses(subject: Subject) -> None:
     """A misspelt parameter is refused, and the right one offered."""
-    example = subject.example
-    for each in dataclasses.fields(example):
+    kind: Any = type(subject.example)
+    for each in dataclasses.fields(kind):
         if each.init and len(each.name) > 3:
             wrong = each.name[:-2] + each.name[-1] + each.name[-2] + "_"
-            text = _refusal(lambda wrong=wrong: type(example)(**{wrong: 1}))  # type: ignore[misc]
+            text = _refusal(functools.partial(kind, **{wrong: 1}))
             _require(
                 f"'{wrong}'" in text and "Did you mean '" in text,
                 f"{_class_of(subject)}({wrong}=1) is refused without a near miss: "

@@ -816,11 +816,13 @@ def _set(slot: metadata_store_pb2.Value, value: PropertyValue) -> None:
         # SQLite ends text at a NUL.
         text = value.encode("utf-8", "backslashreplace").decode()
         slot.string_value = text.replace("\0", "\\x00")
-    else:
+    elif isinstance(value, dict | list | tuple):
         # TFX wraps what is no dict.
         slot.struct_value.Clear()
         wrapped = value if isinstance(value, dict) else {"__value__": list(value)}
         slot.struct_value.update(wrapped)
+    else:
+        raise TypeError("the store has no such kind of value")
 
 
 def _get(slot: metadata_store_pb2.Value) -> PropertyValue:

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import pytest
 
 from penstock.components.base import Component, Options, RunContext, output
-from penstock.pipelines import execution as execution_module
 from penstock.pipelines.metadata import State, Store
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.run import run
@@ -236,7 +235,7 @@ def test_a_disk_that_fills_up_during_commit_leaves_nothing(
     def fails(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
 
-    monkeypatch.setattr(execution_module.os, call, fails)
+    monkeypatch.setattr(os, call, fails)
     with pytest.raises(ComponentFailed) as raised:
         run(Pipeline("p", [Make()]), tmp_path, runner=LocalRunner())
     monkeypatch.undo()

@@ -62,7 +62,7 @@ def test_the_way_to_a_component_is_short(tmp_path: Path, runner: Runner) -> None
         run(pipeline, tmp_path / "watched", runner=runner)
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
     # run() waits in _execute_all, while another thread works.
     assert len(watch.chains) == 2
     for chain in watch.chains:

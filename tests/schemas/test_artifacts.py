@@ -224,7 +224,7 @@ def test_anomalies_answer_for_all_splits(blessed: Any, answer: Answer) -> None:
 
 def test_reasons_are_read_as_they_were_set() -> None:
     verdict = Verdict("/v")
-    assert verdict.reasons == ()
+    assert not verdict.reasons
     verdict.set_reasons(["One.", "Two."])
     assert verdict.reasons == ("One.", "Two.")
     assert Verdict("/v", properties={"reasons": '["A."]'}).reasons == ("A.",)
