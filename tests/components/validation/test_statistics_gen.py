@@ -197,7 +197,7 @@ def tables(draw: st.DrawFn) -> pa.Table:
 
 
 @settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -212,7 +212,7 @@ def test_statistics_of_any_table_equal_tfdv(
 
 
 @settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
