@@ -237,7 +237,7 @@ class StatisticsAnalysis:
         return dataset
 
 
-def _wide_top_values(options: tfdv.StatsOptions) -> _TopValues:
+def _wide_top_values(options: tfdv.StatsOptions) -> Any:
     """Return TFDV's generator of top values, with room for more distinct values.
 
     When its sketch overflows, which values it drops depends on the addresses of a hash
