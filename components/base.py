@@ -165,6 +165,7 @@ class RunContext:
         )
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+        show_nothing_of_beam()
         options = PipelineOptions(list(self.beam_args))
         runner = options.view_as(StandardOptions).runner
         if runner in (None, "DirectRunner"):
@@ -179,6 +180,21 @@ class RunContext:
         """
         if self._on_progress is not None:
             self._on_progress(rows)
+
+
+def show_nothing_of_beam() -> None:
+    """Keep Beam from showing scripts in a notebook, which load from the network.
+
+    It does so once, when the first transform is applied in the notebook's process.
+    """
+    from apache_beam.utils.interactive_utils import is_in_notebook
+
+    if is_in_notebook():
+        from apache_beam.runners.interactive import interactive_environment
+        from IPython.utils.capture import capture_output
+
+        with capture_output(stdout=False, stderr=False):
+            interactive_environment.current_env()
 
 
 def _name_wrong_arguments(cls: type) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
-from penstock.components.base import Component
+from penstock.components.base import Component, show_nothing_of_beam
 from penstock.pipelines.execution import ActiveRun, execute
 from penstock.pipelines.pipeline import Pipeline
 from penstock.schemas.errors import PipelineError
@@ -86,6 +86,7 @@ class BeamDagRunner:
         from apache_beam.options.pipeline_options import PipelineOptions
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+        show_nothing_of_beam()
         order = pipeline.ordered()
         _LIVE[run.run_id] = (run, {each.name: each for each, _ in order})
         try:
