@@ -937,6 +937,9 @@ def command_line() -> int:
     try:
         app()
     except SystemExit as ended:
+        if _is_interrupt(ended):
+            print("Canceled.", file=sys.stderr)
+            return CANCELED
         return ended.code if isinstance(ended.code, int) else ERROR
     except PenstockError as error:
         print(error, file=sys.stderr)
@@ -958,6 +961,14 @@ def command_line() -> int:
         )
         return ERROR
     return DONE
+
+
+def _is_interrupt(ended: SystemExit) -> bool:
+    """Return whether Typer made an exit of Ctrl-C, as some of its versions do."""
+    reason: BaseException | None = ended
+    while reason is not None and not isinstance(reason, KeyboardInterrupt):
+        reason = reason.__cause__ or reason.__context__
+    return reason is not None
 
 
 def main() -> None:

@@ -58,6 +58,9 @@ class _Tee(io.TextIOBase):
     def flush(self) -> None:
         self.terminal.flush()
 
+    def close(self) -> None:
+        """Leave the terminal open: it is somebody else's, and may be gone first."""
+
     def isatty(self) -> bool:
         return self.terminal.isatty()
 

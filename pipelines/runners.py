@@ -1,10 +1,11 @@
-"""The two ways to order executions: a Beam graph, or a pool of threads."""
+"""The two ways to order executions: a Beam graph, or threads."""
 
 from __future__ import annotations
 
 import os
+import queue
+import threading
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
 from penstock.components.base import Component, show_nothing_of_beam
@@ -21,7 +22,7 @@ class Runner(Protocol):
 
 
 class LocalRunner:
-    """Runs components in a pool of threads, independent ones at the same time.
+    """Runs components in threads, independent ones at the same time.
 
     Args:
         max_workers: How many components run at once; by default the number of cores.
@@ -45,21 +46,31 @@ class LocalRunner:
 
     def execute_all(self, pipeline: Pipeline, run: ActiveRun) -> None:
         """Execute every component; failures are recorded in the run, not raised."""
-        left = dict((each.name, (each, names)) for each, names in pipeline.ordered())
-        working: dict[Future[object], str] = {}
+        left = {each.name: (each, names) for each, names in pipeline.ordered()}
+        ended: queue.SimpleQueue[tuple[str, BaseException | None]] = queue.SimpleQueue()
         done: set[str] = set()
-        with ThreadPoolExecutor(self.max_workers) as pool:
-            while left or working:
-                ready = [
-                    name for name, (_, names) in left.items() if done.issuperset(names)
-                ]
-                for name in ready:
-                    component, _ = left.pop(name)
-                    working[pool.submit(execute, component, run)] = name
-                finished, _ = wait(working, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    done.add(working.pop(future))
-                    future.result()
+        working = 0
+
+        def work(component: Component) -> None:
+            error = None
+            try:
+                execute(component, run)
+            except BaseException as raised:
+                error = raised
+            ended.put((component.name, error))
+
+        while left or working:
+            ready = [name for name in left if done.issuperset(left[name][1])]
+            for name in ready[: self.max_workers - working]:
+                component, _ = left.pop(name)
+                # Daemons, which no pool's are: after a cancel nothing waits for them.
+                threading.Thread(target=work, args=(component,), daemon=True).start()
+                working += 1
+            name, error = ended.get()
+            if error is not None:
+                raise error
+            done.add(name)
+            working -= 1
 
 
 # Where the DoFns of graphs in this process find their live run and components: a
