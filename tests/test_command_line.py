@@ -527,6 +527,40 @@ def test_an_empty_store_has_no_runs(
     assert said.err.startswith("Run 'last' is not in the lineage store.")
 
 
+def test_versions_lists_a_serving_directory(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    from penstock.components.serving import version_dir
+
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "saved_model.pb").write_bytes(b"model")
+    serving = tmp_path / "serving"
+    (serving / "007").mkdir(parents=True)
+    version_dir.push(serving, model, model_uri="/models/1", run_id="run-1")
+    said = penstock("versions", serving)
+    assert (said.code, said.err) == (0, "")
+    header, *rows = said.out.splitlines()
+    assert header.split() == ["version", "state", "pushed", "size", "digest", "model"]
+    assert [row.split()[:2] for row in rows] == [["7", "foreign"], ["8", "complete"]]
+    assert "/models/1" in rows[1]
+    listed = penstock("versions", serving, "--json").json
+    assert [each["version"] for each in listed] == [7, 8]
+    assert listed[1]["run_id"] == "run-1"
+    assert listed[1]["digest"].startswith("sha256:")
+
+
+def test_a_serving_directory_that_is_not_there_gets_a_sentence(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    assert penstock("versions", tmp_path / "gone") == (
+        1,
+        "",
+        f"Serving directory '{tmp_path}/gone' does not exist. Pass the folder that "
+        "holds the numbered versions.\n",
+    )
+
+
 # As a user sees it ---------------------------------------------------------------
 
 
