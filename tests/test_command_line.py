@@ -197,6 +197,23 @@ def test_a_target_that_does_not_fit_gets_a_sentence(
     assert said == (1, "", sentence + "\n")
 
 
+def test_arguments_are_read_as_they_are_annotated(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    call = ("run", f"{TOYS}:checked", "--runner=local", "--root", tmp_path)
+    said = penstock(*call, "--param", "verdict=yess")
+    assert said == (
+        1,
+        "",
+        "Parameter 'verdict' is 'yess', which is not one of 'no', 'yes'. Did you mean "
+        "'yes'?\n",
+    )
+    said = penstock(*call, "--param", "verdict=no", "--param", "rows=none", "--json")
+    assert said.json["components"][0]["rows"] == 3
+    said = penstock(*call, "--param", "rows=7", "--json")
+    assert said.json["components"][0]["rows"] == 7
+
+
 def test_a_misspelt_pipeline_gets_a_near_miss(
     tmp_path: Path, penstock: Callable[..., Said]
 ) -> None:

@@ -337,6 +337,20 @@ def test_a_full_disk_under_the_store_gets_a_sentence(
     assert len(Store(url).runs()) in (1, 2)
 
 
+def test_a_store_that_may_only_be_read_gets_a_sentence(small_disk: Path) -> None:
+    url = f"sqlite:///{small_disk / 'metadata.sqlite'}"
+    run(Pipeline("p", [Make()]), small_disk, runner=LocalRunner())
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    store = Store(url)
+    assert len(store.runs()) == 1
+    with pytest.raises(MetadataError) as raised:
+        store.begin_run("p", "r", {})
+    assert str(raised.value) == (
+        f"The lineage store '{url}' cannot be written. Give yourself the right to "
+        "write it, or name another store."
+    )
+
+
 def test_a_log_that_cannot_be_written_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from penstock.components.base import Component, RunContext, field, output
 from penstock.pipelines.pipeline import Pipeline
@@ -278,6 +278,12 @@ def toy(
     if fail:
         components.append(Fail(examples=make.examples))
     return Pipeline("toy", components)
+
+
+def checked(verdict: Literal["yes", "no"] = "yes", rows: int | None = None) -> Pipeline:
+    """A pipeline with a choice and a number that may be left out."""
+    make = Make(rows=3 if rows is None else rows)
+    return Pipeline("checked", [make, Check(examples=make.examples, verdict=verdict)])
 
 
 def unsure() -> Pipeline:
