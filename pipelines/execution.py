@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -452,7 +453,9 @@ def _record_failed(
 
 def _sentence(component: Component, error: BaseException) -> str:
     if isinstance(error, PenstockError):
-        return f"'{component.name}' failed: {error}"
+        # Beam appends the label of its transform to whatever a worker raises.
+        text = re.sub(r" \[while running '.*'\]$", "", str(error))
+        return f"'{component.name}' failed: {text}"
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         filename = getattr(error, "filename", None)
         where = f" of '{filename}'" if filename else ""

@@ -1,4 +1,4 @@
-"""What tests of several rooms share."""
+"""Fixtures that tests of every room use."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-TAXI_CSV = Path(__file__).parents[2] / "shared" / "data" / "taxi" / "data.csv"
-
 
 @pytest.fixture(scope="session")
 def taxi_csv() -> Path:
-    """The real sample of Chicago taxi trips: 15,002 rows, 18 columns."""
-    if not TAXI_CSV.exists():
-        pytest.skip("the real taxi trips are not beside this checkout")
-    return TAXI_CSV
+    """The real taxi trips: 15,002 rows, 18 columns; beside the checkout, if at all."""
+    path = Path(__file__).parents[2] / "shared" / "data" / "taxi" / "data.csv"
+    if not path.is_file():
+        pytest.skip(f"The real taxi trips are not at {path}.")
+    return path

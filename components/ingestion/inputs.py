@@ -227,7 +227,7 @@ def external_inputs(
             properties["version"] = inputs.version
         made.append(
             ExternalArtifact(
-                Path(input_dir) / split.pattern,
+                Path(input_dir).absolute() / split.pattern,
                 digest=manifest_digest(manifest),
                 properties=properties,  # type: ignore[arg-type]
             )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import pickle
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -160,21 +162,20 @@ class StatisticsAnalysis:
                 ]
 
     def merge_accumulators(self, accumulators: Iterable[Accumulator]) -> Accumulator:
-        """Merge accumulators in the order given."""
-        by_slice: dict[tuple[str, int], list[list[Any]]] = {}
-        for accumulator in accumulators:
-            for key, states in accumulator.items():
-                by_slice.setdefault(key, []).append(states)
+        """Merge accumulators in the order given, with two in memory at a time."""
+        merged: Accumulator = {}
         with np.errstate(invalid="ignore", over="ignore"):
-            return {
-                key: [
-                    each.merge_accumulators(states)
-                    for each, states in zip(
-                        self._generators, zip(*parts, strict=True), strict=True
-                    )
-                ]
-                for key, parts in by_slice.items()
-            }
+            for accumulator in accumulators:
+                for key, states in accumulator.items():
+                    if key in merged:
+                        states = [
+                            each.merge_accumulators(pair)
+                            for each, *pair in zip(
+                                self._generators, merged[key], states, strict=True
+                            )
+                        ]
+                    merged[key] = states
+        return merged
 
     def extract_output(
         self, accumulator: Accumulator
@@ -368,8 +369,11 @@ def write_statistics(
 
 def accumulate(
     portion: Portion, analysis: StatisticsAnalysis
-) -> tuple[str, tuple[int, int, Accumulator]]:
+) -> tuple[str, tuple[int, int, bytes]]:
     """Return a portion's split, its number, its rows and what was accumulated.
+
+    TFDV's quantile sketches pickle to megabytes, of which Beam holds several copies,
+    and compress to a twelfth in hundredths of a second.
 
     Raises:
         DataError: If a file cannot be described; the text names it.
@@ -392,11 +396,12 @@ def accumulate(
                 ) from error
             except (TypeError, ValueError) as error:
                 raise _not_described(portion.split, error) from error
-    return portion.split, (portion.number, portion.rows, accumulator)
+    packed = zlib.compress(pickle.dumps(accumulator), 1)
+    return portion.split, (portion.number, portion.rows, packed)
 
 
 def write_merged(
-    gathered: tuple[str, Iterable[tuple[int, int, Accumulator]]],
+    gathered: tuple[str, Iterable[tuple[int, int, bytes]]],
     analysis: StatisticsAnalysis,
     files: Mapping[str, Path],
 ) -> None:
@@ -409,7 +414,11 @@ def write_merged(
     ordered = sorted(parts, key=lambda part: part[0])
     promised = sum(rows for _, rows, _ in ordered)
     try:
-        merged = analysis.merge_accumulators(part for _, _, part in ordered)
+        merged = analysis.merge_accumulators(
+            # Made by `accumulate` on a worker of this very pipeline.
+            pickle.loads(zlib.decompress(packed))
+            for _, _, packed in ordered
+        )
     except (TypeError, ValueError) as error:
         raise _not_described(split, error) from error
     statistics = analysis.extract_output(merged)

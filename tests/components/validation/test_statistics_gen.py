@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -581,13 +582,14 @@ def test_rows_that_were_lost_are_noticed(tmp_path: Path) -> None:
     analysis = statistics.StatisticsAnalysis(tfdv.StatsOptions())
     accumulator = analysis.create_accumulator()
     analysis.add_input(accumulator, list_form(pa.table({"n": [1, 2]})))
+    packed = zlib.compress(pickle.dumps(accumulator))
     with pytest.raises(
         DataError,
         match=r"Split 'train' has 3 rows by its files' footers, but 2 were described\. "
         r"A file changed while it was read; run again\.",
     ):
         statistics.write_merged(
-            ("train", [(0, 3, accumulator)]), analysis, {"train": tmp_path / "f.pb"}
+            ("train", [(0, 3, packed)]), analysis, {"train": tmp_path / "f.pb"}
         )
     assert not (tmp_path / "f.pb").exists()
 
