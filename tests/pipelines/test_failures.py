@@ -21,7 +21,7 @@ from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.artifacts import Examples, Model
 from penstock.schemas.errors import ComponentFailed, DataError, MetadataError
-from tests.pipelines.toys import Fail, Fit, IsolatedFail, Make
+from tests.pipelines.toys import Fail, Fit, IsolatedFail, Make, Refuse
 
 OLD_ENVIRONMENT = {
     **os.environ,
@@ -96,24 +96,6 @@ def test_a_process_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
         "Allow more with options=Options(timeout_seconds=...), or give it less to do."
     )
     assert not left_behind(tmp_path)
-
-
-class Picky(DataError):
-    """A user's own error, whose constructor pickling cannot call."""
-
-    def __init__(self, first: str, second: str) -> None:
-        super().__init__(f"{first}, {second}")
-
-
-class Refuse(Component):
-    isolated: ClassVar[bool] = True
-    picky: bool = False
-    model: Model = output()
-
-    def run(self, context: RunContext) -> None:
-        if self.picky:
-            raise Picky("Column 'fare' is text", "make it a number.")
-        raise DataError("Split 'eval' has no rows. Give it some.")
 
 
 def test_a_sentence_comes_over_as_a_sentence(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from penstock.schemas.artifacts import (
     ModelBlessing,
     PushedModel,
 )
+from penstock.schemas.errors import DataError
 
 
 class Make(Component):
@@ -219,6 +220,26 @@ class IsolatedFail(Fail):
     """Fail in a process of its own."""
 
     isolated: ClassVar[bool] = True
+
+
+class Picky(DataError):
+    """A user's own error, whose constructor pickling cannot call."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first}, {second}")
+
+
+class Refuse(Component):
+    """Fail with a sentence, in a process of its own."""
+
+    isolated: ClassVar[bool] = True
+    picky: bool = False
+    model: Model = output()
+
+    def run(self, context: RunContext) -> None:
+        if self.picky:
+            raise Picky("Column 'fare' is text", "make it a number.")
+        raise DataError("Split 'eval' has no rows. Give it some.")
 
 
 class Meet(Component):
