@@ -239,7 +239,7 @@ def test_weighted_statistics_of_any_table_equal_tfdv(
 
 
 def test_structs_are_described_with_paths(tmp_path: Path) -> None:
-    trips = [{"fare": 1.5, "tags": ["a"]}, None, {"fare": None, "tags": []}]
+    trips: list[Any] = [{"fare": 1.5, "tags": ["a"]}, None, {"fare": None, "tags": []}]
     kind = pa.struct({"fare": pa.float64(), "tags": pa.list_(pa.string())})
     ours = statistics_of(pa.table({"trip": pa.array(trips, kind)}), tmp_path)
     inner = pa.struct({"fare": pa.list_(pa.float64()), "tags": pa.list_(pa.binary())})
@@ -413,7 +413,7 @@ def test_the_same_examples_give_the_same_bytes_on_any_runner_and_order(
 
 
 def test_portions_depend_on_row_groups_only_and_are_bounded_in_number() -> None:
-    groups = [statistics.RowGroup("f", 0, index, 50_000) for index in range(1_000)]
+    groups = [RowGroup("f", 0, index, 50_000) for index in range(1_000)]
     schema = pa.schema({"n": pa.int64()})
     many = statistics.portions("train", groups, schema)
     assert 60 <= len(many) <= statistics.MOST_PORTIONS
@@ -628,7 +628,7 @@ def test_parameters_that_cannot_be_meant_are_refused(
 
 def test_slices_of_different_values_go_together() -> None:
     StatisticsGen(
-        examples=Examples("x"), slices=[{"a": "x"}, {"a": "y"}, {"a": None, "b": None}]
+        examples=Examples("x"), slices=({"a": "x"}, {"a": "y"}, {"a": None, "b": None})
     )
 
 
