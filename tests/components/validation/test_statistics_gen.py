@@ -25,6 +25,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from penstock.components.base import RunContext
 from penstock.components.columns import tfrecord
+from penstock.components.columns.examples import RowGroup
 from penstock.components.validation import StatisticsGen, statistics
 from penstock.components.validation.protos import read_statistics
 from penstock.schemas.artifacts import Examples, Schema
