@@ -229,7 +229,8 @@ def test_weighted_statistics_of_any_table_equal_tfdv(
     weights: list[float],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    table = table.append_column("the weight", pa.array(weights[: table.num_rows]))
+    column = pa.array(weights[: table.num_rows], pa.float64())
+    table = table.append_column("the weight", column)
     ours = statistics_of(
         table,
         tmp_path_factory.mktemp("weighted"),
