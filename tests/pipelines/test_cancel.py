@@ -21,6 +21,10 @@ TOYS = Path(__file__).with_name("toys.py")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
 
 
+def take_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextmanager
 def started(root: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """The command line in a process of its own, running the pipeline that waits."""
@@ -35,6 +39,8 @@ def started(root: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell that started these tests in the background has SIGINT ignored.
+        preexec_fn=take_interrupts,
     )
     try:
         yield process
@@ -122,6 +128,7 @@ print(json.dumps([result.state.value, result.reason, states]), flush=True)
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=take_interrupts,
     )
     until(tmp_path / "started", process)
     process.send_signal(signal.SIGINT)
