@@ -266,7 +266,10 @@ def _gate(live: Component, run: ActiveRun, execution: Execution) -> None:
         before = run.executions[name]
         if before.state is State.SKIPPED:
             execution.state, execution.answer = State.SKIPPED, before.answer
-            execution.reason = f"'{name}' did not run: {before.reason}"
+            # The first that did not run says why; the rest of the chain adds nothing.
+            is_first = " did not run: " not in before.reason
+            said = f"'{name}' did not run: {before.reason}"
+            execution.reason = said if is_first else before.reason
             return
         if before.state is not State.COMPLETE:
             execution.state = State.SKIPPED

@@ -227,7 +227,7 @@ def external_inputs(
             properties["version"] = inputs.version
         made.append(
             ExternalArtifact(
-                Path(input_dir).absolute() / split.pattern,
+                Path(os.path.abspath(input_dir)) / split.pattern,
                 digest=manifest_digest(manifest),
                 properties=properties,  # type: ignore[arg-type]
             )
