@@ -19,6 +19,8 @@ import re
 import sys
 import types
 import typing
+import uuid
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -127,6 +129,7 @@ class RunContext:
 
     Attributes:
         logger: Where to say what happens; kept with the execution.
+        live_rows: Adds rows to the live display from inside a Beam step.
     """
 
     def __init__(
@@ -143,7 +146,10 @@ class RunContext:
         self.beam_args = beam_args
         self.external_inputs = external_inputs
         self.logger = logging.getLogger("penstock")
+        self.live_rows = LiveRows(uuid.uuid4().hex)
         self._on_progress = on_progress
+        self._rows = 0
+        _contexts[self.live_rows.key] = self
 
     @classmethod
     def local(cls, temp_dir: Path, *, beam_args: tuple[str, ...] = ()) -> Self:
@@ -178,8 +184,41 @@ class RunContext:
         Raises:
             Canceled: If the run was canceled.
         """
+        self._rows += rows
         if self._on_progress is not None:
             self._on_progress(rows)
+
+    def progress_in_all(self, rows: int) -> None:
+        """Say how many rows were handled in all, whatever was shown before.
+
+        Raises:
+            Canceled: If the run was canceled.
+        """
+        self.progress(rows - self._rows)
+
+
+_contexts: weakref.WeakValueDictionary[str, RunContext] = weakref.WeakValueDictionary()
+
+
+@dataclasses.dataclass(frozen=True)
+class LiveRows:
+    """Adds rows to the live display of the process that the component runs in.
+
+    It can be pickled into a Beam step. A step that runs on another machine says
+    nothing; `RunContext.progress_in_all` puts the number right in the end.
+    """
+
+    key: str
+
+    def __call__(self, rows: int) -> None:
+        """Add rows.
+
+        Raises:
+            Canceled: If the run was canceled.
+        """
+        context = _contexts.get(self.key)
+        if context is not None:
+            context.progress(rows)
 
 
 def show_nothing_of_beam() -> None:

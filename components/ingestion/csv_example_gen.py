@@ -96,7 +96,7 @@ class CsvExampleGen(FileExampleGen):
             self._inputs(found),
             Dialect(self.delimiter, self.quote, self.encoding, self.missing_values),
             self.column_types or {},
-            self._deal(self.file_format),
+            self._deal(self.file_format, context),
             context,
             sets_aside=self.on_bad_line == "quarantine",
         )

@@ -114,7 +114,7 @@ def ingest(
             "a moment ago: the files were changed meanwhile. Run again."
         )
     rows = rows_by_split(each.rows for each in found)
-    context.progress(sum(rows.values()))
+    context.progress_in_all(sum(rows.values()))
     pa.default_memory_pool().release_unused()
     return rows, sum(each.bad for each in found)
 

@@ -73,12 +73,13 @@ class FileExampleGen(Component):
         )
         return inputs.external_inputs(found, self.input_dir)
 
-    def _deal(self, file_format: str) -> Deal:
+    def _deal(self, file_format: str, context: RunContext) -> Deal:
         from penstock.components.ingestion.shards import Deal
 
         rule = self._rule
         names = tuple(self.input_splits or ()) if rule is None else rule.names
-        return Deal(str(self.examples.path), rule, names, file_format)
+        folder = str(self.examples.path)
+        return Deal(folder, rule, names, context.live_rows, file_format)
 
     def _found(self, context: RunContext) -> tuple[ExternalArtifact, ...]:
         return context.external_inputs or self.external_inputs()

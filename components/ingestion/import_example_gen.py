@@ -40,7 +40,7 @@ class ImportExampleGen(FileExampleGen):
         found = self._found(context)
         rows = record_files.ingest(
             self._inputs(found),
-            self._deal("tfrecords_gzip"),
+            self._deal("tfrecords_gzip", context),
             self.payload_format,
             context,
         )

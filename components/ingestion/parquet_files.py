@@ -53,7 +53,7 @@ def ingest(inputs: Inputs, deal: Deal, context: RunContext) -> dict[str, int]:
         handles,
     )
     rows = rows_by_split(found)
-    context.progress(sum(rows.values()))
+    context.progress_in_all(sum(rows.values()))
     pa.default_memory_pool().release_unused()
     return rows
 

@@ -58,7 +58,7 @@ def ingest(
         handles,
     )
     rows = rows_by_split(found)
-    context.progress(sum(rows.values()))
+    context.progress_in_all(sum(rows.values()))
     return rows
 
 

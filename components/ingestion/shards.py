@@ -17,7 +17,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from penstock.components.base import RunContext
+from penstock.components.base import LiveRows, RunContext
 from penstock.components.columns import parquet, splits, tfrecord
 from penstock.components.columns.csv import BadLine
 from penstock.components.ingestion.inputs import Group
@@ -114,12 +114,14 @@ class Deal:
         rule: How rows are dealt out; None if the input's own splits stay.
         names: Names of the splits.
         file_format: `parquet` or `tfrecords_gzip`.
+        live_rows: Told of rows as they are written.
         cuts: For stratified splits, where to cut.
     """
 
     folder: str
     rule: splits.Rule | None
     names: tuple[str, ...]
+    live_rows: LiveRows
     file_format: str = "parquet"
     cuts: splits.Cuts | None = None
 
@@ -153,6 +155,7 @@ class Shards:
 
     def __init__(self, deal: Deal, group: Group, schema: pa.Schema | None) -> None:
         self._targets = deal.targets(group)
+        self._live_rows = deal.live_rows
         self._writers: dict[str, parquet.Writer | tfrecord.Writer] = {}
         for split, path in self._targets.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +169,7 @@ class Shards:
         """Add rows: batches for Parquet, records for TFRecord."""
         for split, part in parts.items():
             self._writers[split].write(part)
+        self._live_rows(sum(map(len, parts.values())))
 
     def close(self) -> None:
         """Write what is left."""

@@ -28,6 +28,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx_bsl.arrow import array_util
 from tfx_bsl.statistics import merge_util
 
+from penstock.components.base import LiveRows
 from penstock.components.columns.examples import RowGroup, read_row_group
 from penstock.components.columns.forms import to_tfdv_form
 from penstock.components.validation.protos import write_binary
@@ -348,6 +349,7 @@ def write_statistics(
     work: Sequence[Portion],
     analysis: StatisticsAnalysis,
     files: Mapping[str, Path],
+    live_rows: LiveRows,
 ) -> None:
     """Add to a Beam pipeline: read portions, compute statistics, write one file each.
 
@@ -356,19 +358,20 @@ def write_statistics(
         work: The portions of all splits.
         analysis: What to compute.
         files: The file to write for every split.
+        live_rows: Told of rows as they are described.
     """
     _ = (
         pipeline
         | "List portions of splits" >> beam.Create(work, reshuffle=False)
         | "Spread portions over workers" >> beam.Reshuffle()
-        | "Accumulate each portion" >> beam.Map(accumulate, analysis)
+        | "Accumulate each portion" >> beam.Map(accumulate, analysis, live_rows)
         | "Gather portions of each split" >> beam.GroupByKey()
         | "Merge in order and write" >> beam.Map(write_merged, analysis, files)
     )
 
 
 def accumulate(
-    portion: Portion, analysis: StatisticsAnalysis
+    portion: Portion, analysis: StatisticsAnalysis, live_rows: LiveRows
 ) -> tuple[str, tuple[int, int, bytes]]:
     """Return a portion's split, its number, its rows and what was accumulated.
 
@@ -396,6 +399,7 @@ def accumulate(
                 ) from error
             except (TypeError, ValueError) as error:
                 raise _not_described(portion.split, error) from error
+            live_rows(batch.num_rows)
     packed = zlib.compress(pickle.dumps(accumulator), 1)
     return portion.split, (portion.number, portion.rows, packed)
 

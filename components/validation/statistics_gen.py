@@ -153,8 +153,8 @@ class StatisticsGen(Component):
             self.statistics.properties["span"] = self.examples.properties["span"]
         files = {split: self.statistics.file(split) for split in splits}
         with context.beam_pipeline() as pipeline:
-            write_statistics(pipeline, work, analysis, files)
-        context.progress(sum(portion.rows for portion in work))
+            write_statistics(pipeline, work, analysis, files, context.live_rows)
+        context.progress_in_all(sum(portion.rows for portion in work))
 
     def _check_features(self, columns: pa.Schema) -> None:
         from pyarrow import types

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import gc
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -565,3 +566,24 @@ def test_a_beam_pipeline_runs_where_the_options_say(tmp_path: Path) -> None:
     pipeline = context.beam_pipeline()
     assert type(pipeline.runner).__name__ == "FlinkRunner"
     assert pipeline.options.get_all_options()["parallelism"] == 2
+
+
+def test_rows_reach_the_display_from_inside_a_beam_step(tmp_path: Path) -> None:
+    shown: list[int] = []
+    context = RunContext(run_id="r", temp_dir=tmp_path, on_progress=shown.append)
+    live_rows = pickle.loads(pickle.dumps(context.live_rows))
+    live_rows(3)
+    live_rows(4)
+    # A second reading with wider types shows rows again; the end puts it right.
+    context.progress_in_all(5)
+    assert shown == [3, 4, -2]
+
+
+def test_a_step_on_another_machine_shows_no_rows(tmp_path: Path) -> None:
+    shown: list[int] = []
+    context = RunContext(run_id="r", temp_dir=tmp_path, on_progress=shown.append)
+    live_rows = pickle.loads(pickle.dumps(context.live_rows))
+    del context
+    gc.collect()
+    live_rows(3)
+    assert shown == []

@@ -535,3 +535,20 @@ def test_importing_ingestion_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_rows_are_shown_while_they_are_written_and_exact_in_the_end(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "input"
+    folder.mkdir()
+    rows = ["a,b"] + ["1," + 20 * "x"] * 400_000 + ["1.5,y"]  # read again with wider types
+    (folder / "a.csv").write_text("\n".join(rows) + "\n")
+    shown: list[int] = []
+    live = CsvExampleGen(input_dir=folder).with_outputs(tmp_path / "out")
+    (tmp_path / "temp").mkdir()
+    live.run(
+        RunContext(run_id="r", temp_dir=tmp_path / "temp", on_progress=shown.append)
+    )
+    assert sum(shown) == 400_001
+    assert len(shown) > 2
