@@ -237,8 +237,9 @@ def _noise_kept(root: Path, *, verbose: bool) -> Iterator[TextIO]:
         log = os.open(folder / "stderr.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except OSError:
         # The run itself says, in a sentence, that the root cannot be written.
-        log = -1
-    if verbose or log < 0:
+        log = os.open(os.devnull, os.O_WRONLY)
+    if verbose:
+        os.close(log)
         yield sys.stderr
         return
     sys.stderr.flush()
