@@ -542,7 +542,9 @@ def test_rows_are_shown_while_they_are_written_and_exact_in_the_end(
 ) -> None:
     folder = tmp_path / "input"
     folder.mkdir()
-    rows = ["a,b"] + ["1," + 20 * "x"] * 400_000 + ["1.5,y"]  # read again with wider types
+    rows = (
+        ["a,b"] + ["1," + 20 * "x"] * 400_000 + ["1.5,y"]
+    )  # read again with wider types
     (folder / "a.csv").write_text("\n".join(rows) + "\n")
     shown: list[int] = []
     live = CsvExampleGen(input_dir=folder).with_outputs(tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 import zlib
@@ -21,6 +22,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.protobuf import text_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tensorflow_data_validation.utils import variance_util
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from penstock.components.base import RunContext
@@ -196,6 +198,18 @@ def tables(draw: st.DrawFn) -> pa.Table:
         )
         columns[name] = pa.array(column, kind)
     return pa.table(columns)
+
+
+def test_moments_of_infinities_depend_on_batches_in_tfdv() -> None:
+    def mean(*batches: list[float]) -> float:
+        found = variance_util.MeanVarAccumulator()
+        with np.errstate(invalid="ignore"):
+            for batch in batches:
+                found.update(np.array(batch))
+        return float(found.mean)
+
+    assert math.isnan(mean([-1.0, math.inf]))
+    assert mean([-1.0], [math.inf]) == math.inf
 
 
 @settings(
