@@ -224,10 +224,11 @@ class StatisticsAnalysis:
                 yield (name, number), part
 
     def _extracted(self, states: list[Any]) -> statistics_pb2.DatasetFeatureStatistics:
-        outputs = [
-            each.extract_output(each.compact(state))
-            for each, state in zip(self._generators, states, strict=True)
-        ]
+        with np.errstate(invalid="ignore", over="ignore"):
+            outputs = [
+                each.extract_output(each.compact(state))
+                for each, state in zip(self._generators, states, strict=True)
+            ]
         (dataset,) = merge_util.merge_dataset_feature_statistics(outputs).datasets
         # TFDV keeps crosses in a set, whose order changes from process to process.
         crosses = sorted(
