@@ -33,6 +33,7 @@ from penstock.components.base import (
 )
 from penstock.pipelines import logs
 from penstock.pipelines.metadata import State, Store, traceback_tail
+from penstock.pipelines.rules import producers
 from penstock.schemas.artifacts import Answer, Artifact, Verdict
 from penstock.schemas.digests import folder_digest
 from penstock.schemas.errors import ComponentFailed, DataError, PenstockError
@@ -260,9 +261,7 @@ def _fact(
 
 def _gate(live: Component, run: ActiveRun, execution: Execution) -> None:
     """Mark the execution as skipped if something it waits for is not a yes."""
-    from penstock.pipelines.rules import producers
-
-    for name in sorted({each.name for each in _waited_for(live, producers)}):
+    for name in sorted({each.name for each in _waited_for(live)}):
         before = run.executions[name]
         if before.state is State.SKIPPED:
             execution.state, execution.answer = State.SKIPPED, before.answer
@@ -290,9 +289,7 @@ def _gate(live: Component, run: ActiveRun, execution: Execution) -> None:
                 return
 
 
-def _waited_for(
-    live: Component, producers: Callable[[Component], Iterator[Component]]
-) -> Iterator[Component]:
+def _waited_for(live: Component) -> Iterator[Component]:
     yield from producers(live)
     for artifacts in live.inputs.values():
         for artifact in artifacts:

@@ -228,10 +228,10 @@ def test_a_store_of_tfx_is_read_by_us(tmp_path: Path) -> None:
     ):
         type_id = writer.put_context_type(pb.ContextType(name=kind))
         contexts.append(pb.Context(type_id=type_id, name=name))
-    examples = pb.Artifact(type_id=types["Examples"], uri="/root/examples/1")
+    examples = pb.Artifact(type_id=types["Examples"], uri="/artifacts/examples/1")
     examples.properties["split_names"].string_value = '["train", "eval"]'
     examples.custom_properties["tfx_version"].string_value = "1.16.0"
-    model = pb.Artifact(type_id=types["Model"], uri="/root/model/2")
+    model = pb.Artifact(type_id=types["Model"], uri="/artifacts/model/2")
     execution = pb.Execution(
         type_id=trainer, last_known_state=pb.Execution.COMPLETE, name="u-u-i-d"
     )

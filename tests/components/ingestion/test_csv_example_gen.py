@@ -27,8 +27,6 @@ from penstock.components.ingestion import (
 from penstock.schemas.artifacts import Examples
 from penstock.schemas.errors import DataError, PipelineError
 
-TAXI = Path(__file__).resolve().parents[4] / "shared" / "data" / "taxi" / "data.csv"
-
 
 def folder_of(tmp_path: Path, **files: str | bytes) -> Path:
     folder = tmp_path / "input"
@@ -308,11 +306,12 @@ def test_hidden_files_and_markers_are_left_out(tmp_path: Path) -> None:
     assert len(all_rows(ingested(tmp_path, folder))) == 999
 
 
-@pytest.mark.skipif(not TAXI.exists(), reason="the real trips are not here")
-def test_the_real_trips_come_back_as_the_csv_module_reads_them(tmp_path: Path) -> None:
-    examples = ingested(tmp_path, TAXI.parent, pattern="data.csv")
+def test_the_real_trips_come_back_as_the_csv_module_reads_them(
+    tmp_path: Path, taxi_csv: Path
+) -> None:
+    examples = ingested(tmp_path, taxi_csv.parent, pattern="data.csv")
     schema = reading.schema_of(examples)
-    with open(TAXI, newline="") as file:
+    with open(taxi_csv, newline="") as file:
         expected = list(csv.DictReader(file))
     kinds = {
         each.name: {"int64": int, "double": float}.get(str(each.type), str)
