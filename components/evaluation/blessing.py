@@ -43,6 +43,24 @@ class MetricName:
 
 
 @dataclasses.dataclass(frozen=True)
+class Interval:
+    """A two-sided confidence interval of a number.
+
+    Attributes:
+        lower: Its lower end; NaN, as `upper`, where it is not defined.
+        upper: Its upper end.
+        confidence: How often such intervals hold the true number.
+        degrees: Degrees of freedom of the Student t distribution it was made with;
+            infinite for the normal distribution.
+    """
+
+    lower: float
+    upper: float
+    confidence: float = 0.95
+    degrees: float = math.inf
+
+
+@dataclasses.dataclass(frozen=True)
 class Measured:
     """One metric in one slice.
 
@@ -51,11 +69,17 @@ class Measured:
             single number.
         baseline: The baseline's, where there is one.
         difference: Candidate minus baseline, where there is one.
+        interval: Of `value`, where one was made.
+        baseline_interval: Of `baseline`, where one was made.
+        difference_interval: Of `difference`, where one was made.
     """
 
     value: float | None
     baseline: float | None = None
     difference: float | None = None
+    interval: Interval | None = None
+    baseline_interval: Interval | None = None
+    difference_interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +93,15 @@ class SliceMetrics:
             subtracted from; None otherwise.
         is_too_small: Whether the slice has fewer rows than `min_slice_size`, so that
             nothing was measured.
+        rows: How many rows it has, where that is known; of a comparison, those of
+            its smaller slice.
     """
 
     slice: Slice
     metrics: Mapping[MetricName, Measured]
     baseline_slice: Slice | None = None
     is_too_small: bool = False
+    rows: int | None = None
 
     def __str__(self) -> str:
         if self.baseline_slice is None:
