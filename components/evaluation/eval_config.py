@@ -382,10 +382,15 @@ def _slices(spec: Any) -> Slicing | CrossSlicing | None:
     if spec is None:
         return None
     if spec.DESCRIPTOR.name == "CrossSlicingSpec":
-        return CrossSlicing(
-            _slicing(spec.baseline_spec), tuple(map(_slicing, spec.slicing_specs))
-        )
+        return cross_slicing(spec)
     return _slicing(spec)
+
+
+def cross_slicing(spec: Any) -> CrossSlicing:
+    """Return the comparisons of slices that a CrossSlicingSpec stands for."""
+    return CrossSlicing(
+        _slicing(spec.baseline_spec), tuple(map(_slicing, spec.slicing_specs))
+    )
 
 
 def _slicing(spec: Any) -> Slicing:

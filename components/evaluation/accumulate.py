@@ -1,0 +1,240 @@
+"""What an evaluation remembers of rows: sums by slice, and a sample for intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from penstock.components.columns.splits import row_hashes
+from penstock.components.evaluation.batch import Array, Batch
+from penstock.components.evaluation.blessing import Slice
+from penstock.components.evaluation.slicing import Assignment, SliceBy
+from penstock.components.evaluation.statistics import Rows, Statistic
+from penstock.components.evaluation.sums import Sums
+
+ROWS = Rows()
+
+_LEAST_CLUSTERS = 1_000
+_MOST_WAITING = 4  # batches of a sample before it is thinned
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to accumulate: the same on every worker.
+
+    Attributes:
+        slicings: How rows are sliced.
+        statistics: What is summed.
+        has_squares: For each statistic, whether sums of squared weights are kept, for
+            the bootstrap of weighted counts.
+        sampled: Most units (rows or clusters) per slice that are kept for intervals;
+            0 for none.
+        has_clusters: Whether the units are clusters.
+    """
+
+    slicings: tuple[SliceBy, ...]
+    statistics: tuple[Statistic, ...]
+    has_squares: tuple[bool, ...]
+    sampled: int = 0
+    has_clusters: bool = False
+
+
+@dataclasses.dataclass
+class Sample:
+    """The units of every slice that have the lowest hashes.
+
+    Attributes:
+        batches: The rows that are kept.
+        ranks: The hash of each row's unit.
+        rows: For each membership of a row in a slice, the row.
+        slices: The slice.
+    """
+
+    batches: list[Batch]
+    ranks: Array
+    rows: Array
+    slices: Array
+
+
+class Accumulator:
+    """Sums over rows, mergeable.
+
+    Args:
+        settings: What to accumulate.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.rows = 0
+        self.dropped = 0
+        self.slices: list[tuple[int, Slice]] = []
+        self._numbers: dict[tuple[int, Slice], int] = {}
+        self._sums = [Sums(each.cells) for each in settings.statistics]
+        self._samples: list[Sample] = []
+
+    def add(self, table: pa.RecordBatch, batch: Batch, ranks: Array | None) -> None:
+        """Add rows.
+
+        Args:
+            table: Their columns, which they are sliced by.
+            batch: Their labels, predictions and weights.
+            ranks: The hash of each row's unit, where a sample is kept.
+        """
+        self.rows += batch.rows
+        everyone = np.arange(batch.rows)
+        rows, slices = [], []
+        for number, slicing in enumerate(self.settings.slicings):
+            assigned = slicing.assign(table)
+            known = self._known(number, assigned)
+            codes = assigned.codes
+            members = everyone if assigned.rows is None else assigned.rows
+            inside = codes >= 0
+            if not inside.all():
+                members, codes = members[inside], codes[inside]
+            rows.append(members)
+            slices.append(known[codes])
+        members = np.concatenate(rows)
+        numbers = np.concatenate(slices)
+        for statistic, squares, sums in zip(
+            self.settings.statistics,
+            self.settings.has_squares,
+            self._sums,
+            strict=True,
+        ):
+            sums.add(members, numbers, statistic.contributions(batch), squares=squares)
+        if ranks is not None and self.settings.sampled:
+            self._samples.append(Sample([batch], ranks, members, numbers))
+            if len(self._samples) > _MOST_WAITING:
+                self._thin()
+
+    def merge(self, other: Accumulator) -> None:
+        """Add what another one has."""
+        self.rows += other.rows
+        self.dropped += other.dropped
+        moved = np.array([self._number(*each) for each in other.slices], np.int64)
+        for mine, others in zip(self._sums, other._sums, strict=True):
+            mine.merge(others, moved)
+        for sample in other._samples:
+            self._samples.append(
+                dataclasses.replace(sample, slices=moved[sample.slices])
+            )
+        if len(self._samples) > _MOST_WAITING:
+            self._thin()
+
+    def sums(self, statistic: Statistic) -> Sums:
+        """Return the sums of a statistic, by the numbers of `slices`."""
+        return self._sums[self.settings.statistics.index(statistic)]
+
+    def sample(self) -> Sample | None:
+        """Return the sample, its rows in one batch; None if there is none."""
+        if not self._samples:
+            return None
+        self._thin()
+        (sample,) = self._samples
+        sample.batches = [Batch.concatenated(sample.batches)]
+        return sample
+
+    def _known(self, slicing: int, assigned: Assignment) -> Array:
+        return np.array(
+            [self._number(slicing, key) for key in assigned.keys] or [0], np.int64
+        )
+
+    def _number(self, slicing: int, key: Slice) -> int:
+        found = self._numbers.get((slicing, key))
+        if found is None:
+            found = self._numbers[slicing, key] = len(self.slices)
+            self.slices.append((slicing, key))
+        return found
+
+    def _thin(self) -> None:
+        """Keep of every slice the units with the lowest hashes."""
+        starts = np.cumsum([0, *(len(each.ranks) for each in self._samples)])
+        ranks = np.concatenate([each.ranks for each in self._samples])
+        rows = np.concatenate(
+            [
+                each.rows + start
+                for each, start in zip(self._samples, starts, strict=False)
+            ]
+        )
+        slices = np.concatenate([each.slices for each in self._samples])
+        batch = Batch.concatenated(
+            [batch for each in self._samples for batch in each.batches]
+        )
+        kept = lowest(ranks[rows], slices, self.settings.sampled)
+        rows, slices = rows[kept], slices[kept]
+        chosen, rows = np.unique(rows, return_inverse=True)
+        self._samples = [Sample([batch.take(chosen)], ranks[chosen], rows, slices)]
+
+
+def lowest(ranks: Array, slices: Array, most: int) -> Array:
+    """Return the numbers of the members with the `most` lowest ranks of each slice.
+
+    Members with the same rank are one unit and stay together.
+    """
+    order = np.lexsort((ranks, slices))
+    ranks, slices = ranks[order], slices[order]
+    is_new_slice = np.ones(len(order), bool)
+    is_new_slice[1:] = slices[1:] != slices[:-1]
+    is_new = is_new_slice.copy()
+    is_new[1:] |= ranks[1:] != ranks[:-1]
+    unit = np.cumsum(is_new)
+    before = unit[np.flatnonzero(is_new_slice)] if len(order) else unit
+    place = unit - np.repeat(
+        before, np.diff([*np.flatnonzero(is_new_slice), len(order)])
+    )
+    return np.sort(order[place < most])
+
+
+def merged(accumulators: Iterable[Accumulator], settings: Settings) -> Accumulator:
+    """Return the sum of accumulators, added in their order."""
+    total = Accumulator(settings)
+    for each in accumulators:
+        total.merge(each)
+    return total
+
+
+def ranks_of_rows(start: tuple[int, ...], rows: int) -> Array:
+    """Return a hash of every row, from where it is: the same on any runner.
+
+    Args:
+        start: Numbers that tell the batch from all others: seed, split, file, row.
+        rows: How many.
+    """
+    state = np.uint64(0)
+    for each in start:
+        state = _mixed(np.array([state ^ np.uint64(each)], np.uint64))[0]
+    return _mixed(np.arange(rows, dtype=np.uint64) + state)
+
+
+def ranks_of_clusters(
+    table: pa.RecordBatch, key: str, alone: Array, seed: int
+) -> Array:
+    """Return a hash of every value of a column, so that equal values are one unit.
+
+    Args:
+        table: With the column.
+        key: Its name.
+        alone: The hashes of rows, for those in which it is missing.
+        seed: Of the sample.
+    """
+    column = table.column(table.schema.names.index(key))
+    hashes = _mixed(row_hashes(table, [key]) ^ np.uint64(seed))
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    return np.where(missing, alone, hashes)
+
+
+def _mixed(state: Array) -> Array:
+    """Return splitmix64 of numbers (Steele, Lea & Flood, OOPSLA 2014)."""
+    with np.errstate(over="ignore"):
+        mixed = state + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def statistics_of(parts: Sequence[Statistic]) -> tuple[Statistic, ...]:
+    """Return statistics once each, the number of rows first."""
+    return tuple(dict.fromkeys([ROWS, *parts]))

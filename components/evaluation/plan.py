@@ -1,0 +1,133 @@
+"""What an EvalConfig asks for: metrics computed in columns, and what is left to TFMA."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from penstock.components.evaluation.blessing import CrossSlicing
+from penstock.components.evaluation.eval_config import BASELINE, cross_slicing
+from penstock.components.evaluation.metrics.registry import (
+    Metric,
+    Request,
+    find_builder,
+)
+from penstock.components.evaluation.slicing import SliceBy, slices_by
+from penstock.components.evaluation.views import View
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to compute.
+
+    Attributes:
+        metrics: Those that are computed in columns.
+        slicings: How rows are sliced.
+        crosses: Slices that are compared.
+        baseline: Name of the baseline's model, if there is one.
+        left: An EvalConfig of the metrics that only TFMA has; None if there are none.
+        left_names: Their class names.
+    """
+
+    metrics: tuple[Metric, ...]
+    slicings: tuple[SliceBy, ...]
+    crosses: tuple[CrossSlicing, ...]
+    baseline: str | None
+    left: Any
+    left_names: tuple[str, ...]
+
+
+def make_plan(ready: Any) -> Plan:
+    """Divide the metrics of a config, made by `eval_config.prepared`."""
+    baseline = next((each.name for each in ready.model_specs if each.is_baseline), None)
+    metrics: dict[Any, Metric] = {}
+    left = type(ready)()
+    left.CopyFrom(ready)
+    del left.metrics_specs[:]
+    names: list[str] = []
+    for spec in ready.metrics_specs:
+        kept = type(spec)()
+        kept.CopyFrom(spec)
+        del kept.metrics[:]
+        for config in spec.metrics:
+            found = _built(ready, spec, config, baseline)
+            if found is None:
+                kept.metrics.append(config)
+                names.append(config.class_name)
+            else:
+                metrics.update((each.key, each) for each in found)
+        if kept.metrics:
+            left.metrics_specs.append(kept)
+    return Plan(
+        tuple(metrics.values()),
+        tuple(slices_by(ready)),
+        tuple(map(cross_slicing, ready.cross_slicing_specs)),
+        baseline,
+        left if names else None,
+        tuple(dict.fromkeys(names)),
+    )
+
+
+def _built(
+    ready: Any, spec: Any, config: Any, baseline: str | None
+) -> list[Metric] | None:
+    """Return a metric for every model, output and class; None if TFMA has to."""
+    builder = find_builder(config)
+    if builder is None or spec.output_weights:
+        return None
+    found: list[Metric] = []
+    for request in _requests(ready, spec, config, baseline):
+        built = builder(request)
+        if built is None:
+            return None
+        found += built
+    return found
+
+
+def _requests(
+    ready: Any, spec: Any, config: Any, baseline: str | None
+) -> Iterator[Request]:
+    from tensorflow_model_analysis.metrics import metric_specs
+
+    alone = type(spec)()
+    alone.CopyFrom(spec)
+    del alone.metrics[:]
+    alone.metrics.append(config)
+    for key, _, instance in metric_specs.keys_and_metrics_from_specs(ready, [alone]):
+        weights = (
+            tuple(sorted(spec.aggregate.class_weights.items()))
+            if key.aggregation_type
+            else ()
+        )
+        sub_key = key.sub_key
+        yield Request(
+            config.class_name,
+            key,
+            {
+                name: value
+                for name, value in instance.get_config().items()
+                if value is not None
+            },
+            View(
+                key.model_name,
+                key.output_name,
+                sub_key.class_id if sub_key else None,
+                sub_key.k if sub_key else None,
+                sub_key.top_k if sub_key else None,
+                bool(key.aggregation_type),
+                weights,
+                bool(key.example_weighted),
+            ),
+            spec.query_key,
+            baseline if key.model_name != BASELINE else None,
+        )
+
+
+def outputs_of(metrics: Sequence[Metric], model: str) -> tuple[str, ...]:
+    """Return the names of a model's outputs that metrics are of."""
+    return tuple(
+        dict.fromkeys(
+            each.key.output_name for each in metrics if each.key.model_name == model
+        )
+    )

@@ -1,0 +1,170 @@
+"""What rows add to a metric: sums over cells, which merge by addition.
+
+A statistic says, for every row of a batch, into which cells it falls and with which
+values. All the rest (slices, merging, intervals) is the same for every statistic.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from penstock.components.evaluation.batch import Array, Batch
+from penstock.components.evaluation.views import Pairs, View
+from penstock.schemas.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Contributions:
+    """What each row adds.
+
+    Attributes:
+        cells: Number of the cell of every contribution, of shape (rows, per_row);
+            None if there is one cell.
+        values: For each column of the statistic, values of shape (rows, per_row) or
+            (rows, 1); None for ones.
+    """
+
+    cells: Array | None
+    values: tuple[Array | None, ...]
+
+
+class Statistic(abc.ABC):
+    """A sum over rows. Equal statistics are computed once.
+
+    Attributes:
+        cells: Number of cells.
+        columns: Number of values of a cell.
+        counts: Whether a row falls into one cell with its weight as the only value,
+            so that a bootstrap can be drawn on cells.
+    """
+
+    cells: int
+    columns: int = 1
+    counts: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def contributions(self, batch: Batch) -> Contributions:
+        """Return what the rows of a batch add."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows(Statistic):
+    """The number of rows, or the sum of their weights."""
+
+    view: View | None = None
+    cells: ClassVar[int] = 1  # type: ignore[misc]
+    counts: ClassVar[bool] = True
+
+    def contributions(self, batch: Batch) -> Contributions:
+        """Return a one, or the weight, of every row."""
+        if self.view is None:
+            return Contributions(None, (None,))
+        return Contributions(None, (self.view.row_weights(batch)[:, None],))
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreHistogram(Statistic):
+    """Weights by label and by bucket of the score, in equal buckets from 0 to 1.
+
+    Cell 2 * bucket + label; bucket 0 is below 0, the last one 1 and above. TFMA's
+    calibration histogram.
+
+    Attributes:
+        view: The labels and predictions.
+        buckets: Number of buckets from 0 to 1.
+    """
+
+    view: View
+    buckets: int = 10_000
+    counts: ClassVar[bool] = True
+
+    @property
+    def cells(self) -> int:  # type: ignore[override]
+        """Two cells a bucket."""
+        return 2 * (self.buckets + 2)
+
+    def contributions(self, batch: Batch) -> Contributions:
+        """Return the weight of every pair of label and prediction.
+
+        Raises:
+            DataError: If a label is not within [0, 1].
+        """
+        pairs = self.view.pairs(batch)
+        with np.errstate(invalid="ignore"):
+            bucket = np.floor(pairs.predictions * self.buckets + 1)
+            bucket = np.clip(bucket, 0, self.buckets + 1).astype(np.int64)
+        return _by_label(pairs, bucket)
+
+
+@dataclasses.dataclass(frozen=True)
+class ThresholdCounts(Statistic):
+    """Weights by label and by how many thresholds the score is above.
+
+    Cell 2 * (thresholds below the score) + label.
+
+    Attributes:
+        view: The labels and predictions.
+        thresholds: Rising.
+    """
+
+    view: View
+    thresholds: tuple[float, ...]
+    counts: ClassVar[bool] = True
+
+    @property
+    def cells(self) -> int:  # type: ignore[override]
+        """Two cells an interval."""
+        return 2 * (len(self.thresholds) + 1)
+
+    def contributions(self, batch: Batch) -> Contributions:
+        """Return the weight of every pair of label and prediction."""
+        pairs = self.view.pairs(batch)
+        if len(self.thresholds) == 1:
+            above = (pairs.predictions > self.thresholds[0]).astype(np.int64)
+        else:
+            above = np.searchsorted(np.array(self.thresholds), pairs.predictions)
+        return _by_label(pairs, above)
+
+
+def _by_label(pairs: Pairs, place: Array) -> Contributions:
+    """Return weights in cells `2 * place + label`; a label between 0 and 1 is split."""
+    labels = pairs.labels
+    positive = labels == 1
+    if np.array_equal(positive, labels != 0):
+        return Contributions(2 * place + positive, (pairs.weights,))
+    wrong = ~((labels >= 0) & (labels <= 1))
+    if wrong.any():
+        row = int(np.argmax(wrong.any(axis=1)))
+        raise DataError(
+            f"{int(wrong.any(axis=1).sum()):,} labels of {len(labels):,} rows are not "
+            f"within 0 and 1, the first is {labels[row][wrong[row]][0]:g}; a binary "
+            "metric takes 0 and 1. Name the right label_key, or binarize the metric."
+        )
+    weights = pairs.full_weights
+    return Contributions(
+        np.concatenate([2 * place, 2 * place + 1], axis=1),
+        (np.concatenate([weights * (1 - labels), weights * labels], axis=1),),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RowSums(Statistic):
+    """Sums of numbers of each row: a base for means and moments.
+
+    Subclasses say the numbers.
+    """
+
+    view: View
+    cells: ClassVar[int] = 1  # type: ignore[misc]
+
+    @abc.abstractmethod
+    def numbers(self, batch: Batch) -> tuple[Array, ...]:
+        """Return one array of shape (rows, values) per column, weights applied."""
+
+    def contributions(self, batch: Batch) -> Contributions:
+        """Return the numbers of the rows."""
+        return Contributions(None, self.numbers(batch))
