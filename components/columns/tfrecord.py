@@ -13,12 +13,8 @@ import numpy as np
 import pyarrow as pa
 from typing_extensions import Self
 
-from penstock.components.columns.forms import (
-    fields_of,
-    is_list,
-    list_parts,
-    to_tfdv_form,
-)
+from penstock.components.columns import tf_example
+from penstock.components.columns.forms import fields_of, is_list, list_parts
 from penstock.schemas.errors import DataError
 
 SEQUENCE_COLUMN = "##SEQUENCE##"
@@ -140,59 +136,13 @@ class Writer:
 
 
 def encode(batch: pa.RecordBatch) -> list[bytes]:
-    """Return one serialized tf.Example per row.
-
-    tf.Example has int64, float32 and bytes and nothing else, so float64 is rounded to
-    float32. A missing value is a feature that is not there.
+    """Return one serialized tf.Example per row, as `tf_example.encode` makes them.
 
     Raises:
-        DataError: If a column is a struct or a list of lists, which tf.Example cannot
-            say, or holds an integer above the range of int64.
+        DataError: If tf.Example cannot say a value.
     """
-    from tfx_bsl.coders import example_coder
-
-    arrays = []
-    names = []
-    listed = to_tfdv_form(batch)
-    for name, column in zip(listed.schema.names, listed.columns, strict=True):
-        if pa.types.is_null(column.type):
-            continue
-        if not is_list(column.type):
-            raise _no_example(name, batch.schema.field(name).type)
-        kind = column.type.value_type
-        if pa.types.is_float64(kind):
-            column = column.cast(pa.list_(pa.float32()), safe=False)
-        elif pa.types.is_uint64(kind):
-            column = _as_int64(column, name)
-        elif pa.types.is_null(kind) or is_list(kind) or pa.types.is_struct(kind):
-            raise _no_example(name, batch.schema.field(name).type)
-        arrays.append(column)
-        names.append(name)
-    if not arrays:
-        import tensorflow as tf
-
-        return [tf.train.Example().SerializeToString()] * batch.num_rows
-    encoded: list[bytes] = example_coder.RecordBatchToExamplesEncoder().encode(
-        pa.RecordBatch.from_arrays(arrays, names=names)
-    )
-    return encoded
-
-
-def _as_int64(column: pa.Array, name: str) -> pa.Array:
-    try:
-        return column.cast(pa.list_(pa.int64()))
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            f"Column '{name}' holds an integer above 2**63 - 1, the largest that "
-            'tf.Example can say. Pass file_format="parquet", or ingest it as text.'
-        ) from error
-
-
-def _no_example(name: str, kind: pa.DataType) -> DataError:
-    return DataError(
-        f"Column '{name}' has type {kind}, which tf.Example cannot say: it has lists "
-        'of integers, floats and bytes. Pass file_format="parquet".'
-    )
+    records: list[bytes] = tf_example.encode(batch).tolist()
+    return records
 
 
 class Decoder:
