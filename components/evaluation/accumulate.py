@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,6 @@ from penstock.components.evaluation.sums import Sums
 
 ROWS = Rows()
 
-_LEAST_CLUSTERS = 1_000
 _MOST_WAITING = 4  # batches of a sample before it is thinned
 
 
@@ -74,6 +73,8 @@ class Accumulator:
         self._numbers: dict[tuple[int, Slice], int] = {}
         self._sums = [Sums(each.cells) for each in settings.statistics]
         self._samples: list[Sample] = []
+        # The highest rank that a slice's sample takes, by its number.
+        self._highest = np.zeros(0, np.uint64)
 
     def add(self, table: pa.RecordBatch, batch: Batch, ranks: Array | None) -> None:
         """Add rows.
@@ -106,9 +107,7 @@ class Accumulator:
         ):
             sums.add(members, numbers, statistic.contributions(batch), squares=squares)
         if ranks is not None and self.settings.sampled:
-            self._samples.append(Sample([batch], ranks, members, numbers))
-            if len(self._samples) > _MOST_WAITING:
-                self._thin()
+            self._add_sample(batch, ranks, members, numbers)
 
     def merge(self, other: Accumulator) -> None:
         """Add what another one has."""
@@ -137,6 +136,23 @@ class Accumulator:
         sample.batches = [Batch.concatenated(sample.batches)]
         return sample
 
+    def _add_sample(
+        self, batch: Batch, ranks: Array, members: Array, numbers: Array
+    ) -> None:
+        """Keep the rows that can be among the lowest of a slice."""
+        open_slices = len(self.slices) - len(self._highest)
+        if open_slices:
+            no_limit = np.full(open_slices, np.iinfo(np.uint64).max)
+            self._highest = np.concatenate([self._highest, no_limit])
+        kept = ranks[members] <= self._highest[numbers]
+        chosen, rows = np.unique(members[kept], return_inverse=True)
+        if len(chosen):
+            self._samples.append(
+                Sample([batch.take(chosen)], ranks[chosen], rows, numbers[kept])
+            )
+        if len(self._samples) > _MOST_WAITING:
+            self._thin()
+
     def _known(self, slicing: int, assigned: Assignment) -> Array:
         return np.array(
             [self._number(slicing, key) for key in assigned.keys] or [0], np.int64
@@ -163,37 +179,46 @@ class Accumulator:
         batch = Batch.concatenated(
             [batch for each in self._samples for batch in each.batches]
         )
-        kept = lowest(ranks[rows], slices, self.settings.sampled)
+        kept, highest = lowest(ranks[rows], slices, self.settings.sampled)
         rows, slices = rows[kept], slices[kept]
+        self._highest = np.full(len(self.slices), np.iinfo(np.uint64).max)
+        for number, rank in highest.items():
+            self._highest[number] = rank
         chosen, rows = np.unique(rows, return_inverse=True)
         self._samples = [Sample([batch.take(chosen)], ranks[chosen], rows, slices)]
 
 
-def lowest(ranks: Array, slices: Array, most: int) -> Array:
-    """Return the numbers of the members with the `most` lowest ranks of each slice.
+def lowest(
+    ranks: Array, slices: Array, most: int
+) -> tuple[Array, dict[int, np.uint64]]:
+    """Return which members have the `most` lowest ranks of their slice.
 
     Members with the same rank are one unit and stay together.
+
+    Args:
+        ranks: Of the members.
+        slices: Of the members.
+        most: Units of a slice that are kept.
+
+    Returns:
+        Numbers of the members that are kept, rising; and of every slice that has as
+        many units, the highest rank that is kept.
     """
+    if not len(ranks):
+        return np.zeros(0, np.int64), {}
     order = np.lexsort((ranks, slices))
     ranks, slices = ranks[order], slices[order]
-    is_new_slice = np.ones(len(order), bool)
-    is_new_slice[1:] = slices[1:] != slices[:-1]
-    is_new = is_new_slice.copy()
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = slices[1:] != slices[:-1]
+    is_new = is_first.copy()
     is_new[1:] |= ranks[1:] != ranks[:-1]
     unit = np.cumsum(is_new)
-    before = unit[np.flatnonzero(is_new_slice)] if len(order) else unit
-    place = unit - np.repeat(
-        before, np.diff([*np.flatnonzero(is_new_slice), len(order)])
-    )
-    return np.sort(order[place < most])
-
-
-def merged(accumulators: Iterable[Accumulator], settings: Settings) -> Accumulator:
-    """Return the sum of accumulators, added in their order."""
-    total = Accumulator(settings)
-    for each in accumulators:
-        total.merge(each)
-    return total
+    starts = np.flatnonzero(is_first)
+    sizes = np.diff([*starts, len(order)])
+    place = unit - np.repeat(unit[starts], sizes)
+    is_last = is_new & (place == most - 1)
+    highest = dict(zip(slices[is_last].tolist(), ranks[is_last], strict=True))
+    return np.sort(order[place < most]), highest
 
 
 def ranks_of_rows(start: tuple[int, ...], rows: int) -> Array:

@@ -29,10 +29,11 @@ from penstock.components.evaluation.metrics.registry import (
     GroupedForm,
     Metric,
     Part,
+    State,
 )
 from penstock.components.evaluation.statistics import Contributions, Statistic
 
-_GROUPS_DRAWN = 512
+_GROUPS_DRAWN = 256
 _GROUPS_LINEARIZED = 128
 _REPLICATES_OF_UNITS = 400
 _STEP = 1e-6  # of a derivative, as a share of a slice's weight
@@ -115,8 +116,17 @@ class Influence:
 
     @property
     def degrees(self) -> float:
-        """Degrees of freedom of the variance."""
-        return max(len(self.units) * self.factor - 1, 1.0)
+        """Degrees of freedom of the variance, by Satterthwaite's approximation.
+
+        The variance of heavy-tailed influences is known less well than that of as
+        many normal ones.
+        """
+        count = len(self.units)
+        squares = np.sum(self.values**2, axis=0)
+        with np.errstate(all="ignore"):
+            kurtosis = count * np.sum(self.values**4, axis=0) / squares**2
+        worst = float(np.max(np.nan_to_num(kurtosis, nan=3.0)))
+        return min(max(2 * count / max(worst - 1, 1e-9), 1.0), max(count - 1, 1.0))
 
     def covariance(self, other: Influence) -> Array:
         """Return the covariance with the metric of another slice."""
@@ -141,6 +151,8 @@ class Intervals:
         self._asked = asked
         self._sample = accumulator.sample()
         self._contributed: dict[Statistic, Contributions] = {}
+        self._drawn_in = -1
+        self._states: dict[Part, tuple[State, State]] = {}
         if self._sample is not None:
             self._order = np.argsort(self._sample.slices, kind="stable")
             self._by_slice = self._sample.slices[self._order]
@@ -187,17 +199,21 @@ class Intervals:
 
     def _drawn(self, metric: Metric, number: int, value: Array) -> Spread | None:
         """Draw replicates on the cells of a slice."""
-        part = metric.parts[0]
-        drawn, grouped = self._replicates(part, number)
+        point, drawn = self._replicates(metric.parts[0], number)
         with np.errstate(all="ignore"):
-            point = metric.value(grouped.form(grouped.totals))
-            moved = metric.value(grouped.form(drawn)) - point
+            moved = metric.value(drawn) - metric.value(point)
         # Groups of cells shift the metric a little, replicates and point alike.
-        return self._percentiles(value, moved, f"poisson bootstrap on cells")
+        return self._percentiles(value, moved, "poisson bootstrap on cells")
 
-    def _replicates(self, part: Part, number: int) -> tuple[Array, _Grouped]:
-        if getattr(self, "_last", (None, None, None))[:2] == (part, number):
-            return self._last[2]  # type: ignore[no-any-return]
+    def _replicates(self, part: Part, number: int) -> tuple[State, State]:
+        """Return the state of a slice and of its replicates, for all its metrics."""
+        if self._drawn_in != number:
+            self._drawn_in, self._states = number, {}
+        if part not in self._states:
+            self._states[part] = self._draw(part, number)
+        return self._states[part]
+
+    def _draw(self, part: Part, number: int) -> tuple[State, State]:
         grouped = self._grouped(part, number, _GROUPS_DRAWN)
         weights, squares = grouped.totals[:, 0], grouped.squares
         filled = np.flatnonzero(squares > 0)
@@ -208,8 +224,8 @@ class Intervals:
         drawn[:, filled, 0] = (
             random.poisson(expected, (self._asked.replicates, len(filled))) * scale
         )
-        self._last = part, number, (drawn, grouped)
-        return drawn, grouped
+        with np.errstate(all="ignore"):
+            return grouped.form(grouped.totals), grouped.form(drawn)
 
     def _random(self, number: int, statistic: Statistic | None) -> np.random.Generator:
         slicing, key = self._accumulator.slices[number]

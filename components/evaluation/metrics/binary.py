@@ -111,7 +111,7 @@ class OfHistogram:
         filled = np.flatnonzero(mass)
         start = np.maximum(np.searchsorted(first, filled, "right") - 1, 0)
         last = len(first) - 1
-        kept = np.unique([0, *start, *np.minimum(start + 1, last), last])
+        kept = np.unique([0, *start, last])
         if len(kept) > groups:
             reached = np.cumsum(mass)
             wanted = reached[-1] * np.linspace(0, 1, groups)[1:-1]
