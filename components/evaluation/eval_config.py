@@ -169,7 +169,18 @@ def _keys(config: Any, one: str, many: str) -> Iterator[str]:
 
 
 def slice_columns(config: EvalConfig) -> set[str]:
-    """Return the columns that rows are sliced by."""
+    """Return the names that may be columns that rows are sliced by.
+
+    Features, and the columns that those read which are expressions: which of the two
+    a feature is, only the data says.
+    """
+    from penstock.components.evaluation.slicing import read_by
+
+    features = _slicing_features(config)
+    return features.union(*map(read_by, features))
+
+
+def _slicing_features(config: EvalConfig) -> set[str]:
     return {
         name
         for spec in _slicing_specs(config)
@@ -197,14 +208,16 @@ def check_columns(config: EvalConfig, columns: Iterable[str], subject: str) -> N
         subject: What the data is called in texts.
 
     Raises:
-        DataError: If it names a column that is not there.
+        DataError: If it names a column that is not there, or slices by what is
+            neither a column nor an expression over columns.
     """
+    from penstock.components.evaluation.slicing import check_feature, check_value
+
     legal = list(columns)
     named = (
         ("label", label_columns(config)),
         ("example weight", weight_columns(config)),
         ("query key", query_columns(config)),
-        ("slicing feature", slice_columns(config)),
     )
     for role, names in named:
         for name in sorted(names):
@@ -213,6 +226,11 @@ def check_columns(config: EvalConfig, columns: Iterable[str], subject: str) -> N
                     f"The eval_config has the {role} '{name}', which is no column of "
                     f"{subject} (it has {quoted(legal)}).{did_you_mean(name, legal)}"
                 )
+    for feature in sorted(_slicing_features(config)):
+        check_feature(feature, legal, subject)
+    for spec in _slicing_specs(config):
+        for feature, value in sorted(spec.feature_values.items()):
+            check_value(feature, value, legal)
 
 
 def check_metrics(config: EvalConfig) -> None:

@@ -13,7 +13,6 @@ where it is missing. All as in TFMA (`slicer_lib.SingleSliceSpec`), except that
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -206,13 +205,8 @@ def with_features(
         batch: As many rows, with the columns that the expressions read.
         slicings: Whose features to add.
     """
-    names = [
-        name
-        for name in dict.fromkeys(
-            itertools.chain(*(each.features for each in slicings))
-        )
-        if name not in batch.schema.names
-    ]
+    features = dict.fromkeys(name for each in slicings for name in each.features)
+    names = [name for name in features if name not in batch.schema.names]
     return pa.RecordBatch.from_arrays(
         [*table.columns, *(parse(name).evaluate(batch) for name in names)],
         names=[*table.schema.names, *names],
