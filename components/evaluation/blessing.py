@@ -1,6 +1,7 @@
 """Whether metrics meet their thresholds: plain functions of plain values.
 
-Decides as TFMA does, from values that any engine can give, and says why.
+Decides as TFMA does, or on the evidence of confidence intervals where that is asked,
+from values that any engine can give, and says why.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ import dataclasses
 import enum
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from penstock.components.evaluation import evidence
+from penstock.components.evaluation.evidence import Comparison
+from penstock.components.evaluation.evidence import Interval as Interval
 
 SliceValue: TypeAlias = str | int | float
 
@@ -40,24 +45,6 @@ class MetricName:
         head = f"{self.output}/{self.name}" if self.output else self.name
         more = [part for part in (self.sub_key, self.aggregation) if part]
         return f"{head} ({', '.join(more)})" if more else head
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """A two-sided confidence interval of a number.
-
-    Attributes:
-        lower: Its lower end; NaN, as `upper`, where it is not defined.
-        upper: Its upper end.
-        confidence: How often such intervals hold the true number.
-        degrees: Degrees of freedom of the Student t distribution it was made with;
-            infinite for the normal distribution.
-    """
-
-    lower: float
-    upper: float
-    confidence: float = 0.95
-    degrees: float = math.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +91,18 @@ class SliceMetrics:
     rows: int | None = None
 
     def __str__(self) -> str:
-        if self.baseline_slice is None:
-            return slice_text(self.slice)
-        return f"{slice_text(self.baseline_slice)} minus {slice_text(self.slice)}"
+        return slice_text(self.slice, self.baseline_slice)
 
 
-def slice_text(key: Slice) -> str:
-    """Return a slice as texts show it: `all rows`, `hour=7, payment_type=Cash`."""
+def slice_text(key: Slice, baseline: Slice | None = None) -> str:
+    """Return a slice as texts show it: `all rows`, `hour=7, payment_type=Cash`.
+
+    Args:
+        key: The slice.
+        baseline: The slice that it is subtracted from, in a comparison.
+    """
+    if baseline is not None:
+        return f"{slice_text(baseline)} minus {slice_text(key)}"
     return ", ".join(f"{name}={value}" for name, value in key) or "all rows"
 
 
@@ -186,6 +178,15 @@ class ValueBound:
     lower: float = -math.inf
     upper: float = math.inf
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the most that is good."""
+        return self.lower, self.upper
+
+    def admits(self, value: float) -> bool:
+        """Return whether a number is good."""
+        return self.lower <= value <= self.upper
+
     def __str__(self) -> str:
         if math.isinf(self.lower) and math.isinf(self.upper):
             return "any number"
@@ -220,27 +221,30 @@ class ChangeBound:
             parts.append(f"a relative change of {side} {percent} %")
         return " and ".join(parts) or "any change"
 
-    def admits(self, difference: float, baseline: float) -> bool:
-        """Return whether a difference is within the bounds.
+    def admits(self, change: float) -> bool:
+        """Return whether a number is good, of one of the `parts`."""
+        if self.absolute is None and self.relative is None:
+            return True
+        lower, upper = self.limits
+        return lower <= change <= upper
 
-        A relative change from a baseline of 0 is not defined and is not within any.
-        """
-        good = True
-        if self.absolute is not None:
-            good = self._admits(difference, self.absolute)
-        if self.relative is not None:
-            good = good and self._admits(
-                relative_change(difference, baseline), self.relative
-            )
-        return good
+    @property
+    def parts(self) -> tuple[ChangeBound, ...]:
+        """The bound as bounds of one number each, all of which have to be met."""
+        if self.absolute is None or self.relative is None:
+            return (self,)
+        return (
+            dataclasses.replace(self, relative=None),
+            dataclasses.replace(self, absolute=None),
+        )
 
-    def _admits(self, change: float, bound: float) -> bool:
-        return change >= bound if self.higher_is_better else change <= bound
-
-
-def relative_change(difference: float, baseline: float) -> float:
-    """Return a difference as a share of the baseline; NaN if that is 0."""
-    return math.nan if math.isclose(baseline, 0.0) else difference / baseline
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the most that is good, of one of the `parts`."""
+        bound = self.absolute if self.relative is None else self.relative
+        if bound is None:
+            return -math.inf, math.inf
+        return (bound, math.inf) if self.higher_is_better else (-math.inf, bound)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,11 +255,14 @@ class Threshold:
         metric: The metric.
         bound: The values that are good enough.
         slicing: The slices it is for; None for every slice.
+        confidence: Of the interval that has to lie within the bound; None to compare
+            the value alone, as TFMA does.
     """
 
     metric: MetricName
     bound: ValueBound | ChangeBound
     slicing: Slicing | CrossSlicing | None = None
+    confidence: float | None = None
 
     def applies(self, measured: SliceMetrics) -> bool:
         """Return whether it is for this slice."""
@@ -275,20 +282,64 @@ class Word(enum.Enum):
 
     BLESSED = "BLESSED"
     NOT_BLESSED = "NOT_BLESSED"
+    INCONCLUSIVE = "INCONCLUSIVE"
     NO_THRESHOLDS = "NO_THRESHOLDS"
+
+
+class Outcome(enum.Enum):
+    """What came of one threshold in one slice; the gravest is first."""
+
+    FAILED = "failed"
+    INCONCLUSIVE = "inconclusive"
+    LEFT_OUT = "left out"
+    IGNORED = "ignored"
+    PASSED = "passed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What came of one threshold in one slice.
+
+    Attributes:
+        metric: The metric.
+        slice: The slice; None where the threshold was compared with none.
+        baseline_slice: The slice that it is subtracted from, in a comparison.
+        bound: What is asked; of a change, either the absolute or the relative one.
+        outcome: What came of it.
+        sentence: The same in words, with the numbers.
+        value: What is compared with the bound: the metric's value, its change, or its
+            relative change (0.01 is 1 %); None where there is none.
+        interval: Of the value, at the threshold's confidence, if that was asked.
+        rows: How many rows the slice has, where that is known.
+    """
+
+    metric: MetricName
+    slice: Slice | None
+    baseline_slice: Slice | None
+    bound: ValueBound | ChangeBound
+    outcome: Outcome
+    sentence: str
+    value: float | None = None
+    interval: Interval | None = None
+    rows: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgment:
-    """A word and the sentences behind it.
+    """A word, and what is behind it.
 
     Attributes:
-        word: What is decided.
-        reasons: Why, those against a blessing first.
+        word: What the data say.
+        blessed: Whether the model may be pushed: BLESSED, or INCONCLUSIVE where that
+            counts as a yes.
+        findings: What came of every threshold in every slice, the gravest first.
+        reasons: Why, in sentences, those against a blessing first.
         against: How many of the reasons speak against a blessing.
     """
 
     word: Word
+    blessed: bool
+    findings: tuple[Finding, ...]
     reasons: tuple[str, ...]
     against: int
 
@@ -299,120 +350,360 @@ def judge(
     *,
     ignored: Sequence[Threshold] = (),
     min_slice_size: int = 0,
+    on_inconclusive: Literal["block", "bless"] = "block",
+    false_block_rate: float = 0.05,
 ) -> Judgment:
     """Decide whether a model may be pushed.
 
     A threshold without slices is for every slice. One whose slices have no rows is
     not met; a slice that is smaller than `min_slice_size` is left out.
 
+    A threshold without confidence looks at the value. One with confidence c passes if
+    the whole interval is within the bound, fails if all of it is beyond, and is
+    inconclusive else. With intervals that hold the true value as often as they say:
+
+    - A model that is truly beyond a bound in any of the slices is BLESSED with a
+      chance of at most (1 - c) / 2, however many slices there are, because every one
+      has to pass (Berger 1982, Technometrics 24, 295-300).
+    - A model that is truly within all bounds is NOT_BLESSED with a chance of at most
+      `false_block_rate`. Where several metrics and slices are compared, those whose
+      interval is beyond the bound fail only if Holm's procedure rejects them too
+      (Holm 1979, Scandinavian Journal of Statistics 6, 65-70), and are inconclusive
+      else. A single one fails as its interval says: with a chance of at most
+      (1 - c) / 2, or 1 - c between two limits.
+
     Args:
         thresholds: What is asked.
         measured: What was measured, slice by slice.
         ignored: Thresholds that do not count, because there is no baseline.
-        min_slice_size: Rows that a slice needs, for the text of reasons.
+        min_slice_size: Rows that a slice needs.
+        on_inconclusive: Whether INCONCLUSIVE lets the model be pushed.
+        false_block_rate: The chance that a good model is NOT_BLESSED because one of
+            many intervals is beyond its bound by chance.
 
     Returns:
-        BLESSED if every threshold is met; NO_THRESHOLDS if there is none, not even
-        an ignored one.
+        NOT_BLESSED if anything fails; INCONCLUSIVE if anything is that, or every
+        slice was left out; BLESSED else. NO_THRESHOLDS if there is no threshold, not
+        even an ignored one.
     """
     if not thresholds and not ignored:
         return Judgment(
             Word.NO_THRESHOLDS,
+            False,
+            (),
             (
                 "The eval_config sets no threshold, so nothing can bless the model. "
                 "Give a metric a MetricThreshold.",
             ),
             against=1,
         )
-    against: list[str] = []
-    in_favor: list[str] = []
-    for threshold in thresholds:
-        for passed, reason in _checked(threshold, measured, min_slice_size):
-            (in_favor if passed else against).append(reason)
-    left_out = [
-        f"The change threshold on '{each.metric}'{_for_slices(each)} is ignored "
-        f"({each.bound}): there is no baseline."
-        for each in ignored
+    checked = _check_all(thresholds, measured, min_slice_size)
+    checked = _failing_seldom_by_chance(checked, false_block_rate)
+    gravity = list(Outcome)
+    findings = sorted(
+        [*(each.finding for each in checked), *map(_ignored, ignored)],
+        key=lambda each: gravity.index(each.outcome),
+    )
+    outcomes = {each.outcome for each in findings}
+    against = [
+        each.sentence
+        for each in findings
+        if each.outcome in (Outcome.FAILED, Outcome.INCONCLUSIVE)
     ]
-    word = Word.NOT_BLESSED if against else Word.BLESSED
-    reasons = dict.fromkeys([*against, *in_favor, *left_out])
-    return Judgment(word, tuple(reasons), against=len(set(against)))
-
-
-def _for_slices(threshold: Threshold) -> str:
-    return "" if threshold.slicing is None else f" for {threshold.slicing}"
-
-
-def _checked(
-    threshold: Threshold, measured: Sequence[SliceMetrics], min_slice_size: int
-) -> Iterator[tuple[bool, str]]:
-    fitting = [each for each in measured if threshold.applies(each)]
-    if not fitting:
-        yield (
-            False,
-            f"'{threshold.metric}' has a threshold for {threshold.slicing}, but no "
-            "evaluated slice is that.",
+    if thresholds and outcomes <= {Outcome.LEFT_OUT, Outcome.IGNORED}:
+        against.append(
+            f"Every slice with a threshold has fewer than {min_slice_size:,} rows, the "
+            "min_slice_size, so nothing is left to judge the model by."
         )
-    for each in fitting:
-        if each.is_too_small:
-            yield (
-                True,
-                f"'{threshold.metric}' in {each} is left out: the slice has fewer "
-                f"than {min_slice_size:,} rows, the min_slice_size.",
+    word = Word.BLESSED if not against else Word.INCONCLUSIVE
+    if Outcome.FAILED in outcomes:
+        word = Word.NOT_BLESSED
+    turned = word is Word.INCONCLUSIVE and on_inconclusive == "bless"
+    turn = ["The model is blessed all the same: on_inconclusive is 'bless'."]
+    reasons = dict.fromkeys(
+        [*against, *(turn if turned else ()), *(each.sentence for each in findings)]
+    )
+    return Judgment(
+        word,
+        turned or word is Word.BLESSED,
+        tuple(findings),
+        tuple(reasons),
+        against=len(set(against)),
+    )
+
+
+def _ignored(threshold: Threshold) -> Finding:
+    slices = "" if threshold.slicing is None else f" for {threshold.slicing}"
+    return Finding(
+        threshold.metric,
+        None,
+        None,
+        threshold.bound,
+        Outcome.IGNORED,
+        f"The change threshold on '{threshold.metric}'{slices} is ignored "
+        f"({threshold.bound}): there is no baseline.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Number:
+    """What is compared with a bound.
+
+    Attributes:
+        lead: What a sentence says before it.
+        value: The number.
+        interval: At the threshold's confidence; NaN where there is none.
+        contrast: For a relative change, the same comparison of a number that has a
+            standard error, as a ratio has not.
+    """
+
+    lead: str
+    value: float
+    interval: Interval
+    contrast: Comparison | None = None
+
+    def __str__(self) -> str:
+        return self.text(self.value, "{:.6g}")
+
+    def within(self, bound: ValueBound | ChangeBound) -> Comparison:
+        """Return its comparison with a bound."""
+        return Comparison(self.value, self.interval, *bound.limits)
+
+    def text(self, number: float, form: str = "{:.4g}") -> str:
+        """Return the number, or an end of its interval, as texts show it."""
+        if math.isnan(number):
+            return "not a number"
+        if self.contrast is None:
+            return form.format(number)
+        if math.isinf(number):
+            return "∞ %" if number > 0 else "-∞ %"
+        return form.format(100 * number) + " %"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checked:
+    """One bound, checked in one slice.
+
+    Attributes:
+        asked: The threshold, with a bound of one number.
+        where: The slice; None where there is none.
+        outcome: What came of it.
+        said: The sentence after the metric's name.
+        number: What was compared, if anything was.
+    """
+
+    asked: Threshold
+    where: SliceMetrics | None
+    outcome: Outcome
+    said: str
+    number: _Number | None = None
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The comparison that standard errors can be counted in, if on evidence."""
+        if self.number is None or self.asked.confidence is None:
+            return None
+        return self.number.contrast or self.number.within(self.asked.bound)
+
+    @property
+    def finding(self) -> Finding:
+        """The same, as it is told."""
+        where, number = self.where, self.number
+        known = number is not None and number.interval.is_defined
+        return Finding(
+            self.asked.metric,
+            where.slice if where else None,
+            where.baseline_slice if where else None,
+            self.asked.bound,
+            self.outcome,
+            f"'{self.asked.metric}' {self.said}",
+            number.value if number else None,
+            number.interval if number and known else None,
+            where.rows if where else None,
+        )
+
+
+def _check_all(
+    thresholds: Sequence[Threshold],
+    measured: Sequence[SliceMetrics],
+    min_slice_size: int,
+) -> list[_Checked]:
+    """Check every bound once in every slice that it is for."""
+    checked: dict[Any, _Checked] = {}
+    for threshold in thresholds:
+        fitting = [each for each in measured if threshold.applies(each)]
+        if not fitting:
+            checked[threshold] = _Checked(
+                threshold,
+                None,
+                Outcome.FAILED,
+                f"has a threshold for {threshold.slicing}, but no evaluated slice is "
+                "that.",
             )
-        else:
-            found = each.metrics.get(threshold.metric)
-            if found is None:
-                yield (
-                    False,
-                    f"'{threshold.metric}' in {each} was not computed, and "
-                    f"{threshold.bound} is asked.",
-                )
-            else:
-                yield _met(threshold, each, found)
+        bound = threshold.bound
+        for part in bound.parts if isinstance(bound, ChangeBound) else (bound,):
+            asked = dataclasses.replace(threshold, bound=part, slicing=None)
+            for each in fitting:
+                key = asked, each.slice, each.baseline_slice
+                if key not in checked:
+                    checked[key] = _check(asked, each, min_slice_size)
+    return list(checked.values())
 
 
-def _met(
-    threshold: Threshold, where: SliceMetrics, found: Measured
-) -> tuple[bool, str]:
-    subject = f"'{threshold.metric}' in {where}"
-    if isinstance(threshold.bound, ValueBound):
-        return _value_met(threshold.bound, subject, found)
-    return _change_met(threshold.bound, subject, found)
-
-
-def _value_met(bound: ValueBound, subject: str, found: Measured) -> tuple[bool, str]:
-    if found.value is None:
-        return False, f"{subject} is not a single number, and {bound} is asked."
-    passed = bound.lower <= found.value <= bound.upper
-    side = "as asked:" if passed else "not"
-    return passed, f"{subject} is {_number(found.value)}, {side} {bound}."
-
-
-def _change_met(bound: ChangeBound, subject: str, found: Measured) -> tuple[bool, str]:
-    if found.difference is None:
-        return False, f"{subject} has no baseline to compare with; {bound} is asked."
-    baseline = math.nan if found.baseline is None else found.baseline
-    passed = bound.admits(found.difference, baseline)
-    side = "as asked:" if passed else "not"
-    change = f"a change of {_number(found.difference)}"
-    if bound.relative is not None:
-        share = relative_change(found.difference, baseline)
-        change += (
-            " (no share of a baseline of 0)"
-            if math.isclose(baseline, 0.0)
-            else f" ({_number(100 * share)} %)"
+def _check(asked: Threshold, where: SliceMetrics, min_slice_size: int) -> _Checked:
+    if where.is_too_small or (where.rows is not None and where.rows < min_slice_size):
+        rows = "fewer" if where.rows is None else f"{_rows(where.rows)}, fewer"
+        return _Checked(
+            asked,
+            where,
+            Outcome.LEFT_OUT,
+            f"in {where} is left out: the slice has {rows} than {min_slice_size:,} "
+            "rows, the min_slice_size.",
         )
-    if found.value is None or found.baseline is None:  # a metric of both models
-        return passed, f"{subject} has {change}, {side} {bound}."
-    return passed, (
-        f"{subject} is {_number(found.value)}, the baseline's "
-        f"{_number(baseline)}: {change}, {side} {bound}."
+    number = _number_of(asked, where.metrics.get(asked.metric))
+    if isinstance(number, str):
+        said = f"in {where} {number} {asked.bound} is asked."
+        return _Checked(asked, where, Outcome.FAILED, said)
+    if asked.confidence is None:
+        passed = asked.bound.admits(number.value)
+        return _Checked(
+            asked,
+            where,
+            Outcome.PASSED if passed else Outcome.FAILED,
+            f"in {where} {number.lead}{number}, "
+            f"{'as asked:' if passed else 'not'} {asked.bound}.",
+            number,
+        )
+    return _check_evidence(asked, where, number)
+
+
+def _number_of(asked: Threshold, found: Measured | None) -> _Number | str:
+    """Return what is compared with a bound, or what texts say where it is missing."""
+    if found is None:
+        return "was not computed, and"
+    bound = asked.bound
+    if isinstance(bound, ValueBound):
+        if found.value is None:
+            return "is not a single number, and"
+        return _Number("is ", found.value, _at(asked, found.interval, found.value))
+    if found.difference is None:
+        return "has no baseline to compare with;"
+    lead = "has "
+    if found.value is not None and found.baseline is not None:
+        lead = f"is {_number(found.value)}, the baseline's {_number(found.baseline)}: "
+    change = _at(asked, found.difference_interval, found.difference)
+    if bound.relative is None:
+        return _Number(f"{lead}a change of ", found.difference, change)
+    if found.baseline is None:
+        return "has no value of the baseline to be a share of;"
+    around = _at(asked, found.baseline_interval, found.baseline)
+    return _Number(
+        f"{lead}a relative change of ",
+        evidence.relative(found.difference, found.baseline),
+        evidence.relative_interval(change, around),
+        evidence.relative_contrast(
+            found.difference, change, found.baseline, around, *bound.limits
+        ),
+    )
+
+
+def _at(asked: Threshold, interval: Interval | None, value: float) -> Interval:
+    if asked.confidence is None or interval is None:
+        return Interval(math.nan, math.nan)
+    return interval.at(asked.confidence, value)
+
+
+def _check_evidence(asked: Threshold, where: SliceMetrics, number: _Number) -> _Checked:
+    is_good = number.within(asked.bound).is_good
+    said = _measured(asked, where, number)
+    if is_good is not None:
+        outcome = Outcome.PASSED if is_good else Outcome.FAILED
+        side = "as asked:" if is_good else "not"
+        return _Checked(asked, where, outcome, f"{said}, {side} {asked.bound}.", number)
+    said += f", and {asked.bound} is asked: not enough data to tell."
+    checked = _Checked(asked, where, Outcome.INCONCLUSIVE, said, number)
+    return dataclasses.replace(checked, said=said + _rows_that_would_do(checked))
+
+
+def _measured(asked: Threshold, where: SliceMetrics, number: _Number) -> str:
+    """Return what was measured, with the interval and the rows in brackets."""
+    interval = number.interval
+    details = []
+    if interval.is_defined:
+        ends = f"{number.text(interval.lower)} to {number.text(interval.upper)}"
+        details.append(f"{_number(100 * interval.confidence)} % interval {ends}")
+    if where.rows is not None:
+        details.append(_rows(where.rows))
+    brackets = f" ({', '.join(details)})" if details else ""
+    if math.isnan(number.value):
+        is_value = isinstance(asked.bound, ValueBound)
+        what = "is not defined" if is_value else "has no defined change"
+        return f"{what} in {where}{brackets}"
+    without = "" if interval.is_defined else " without an interval"
+    return f"in {where} {number.lead}{number}{brackets}{without}"
+
+
+def _rows_that_would_do(checked: _Checked, level: float | None = None) -> str:
+    """Return a sentence with how many rows would tell, if that can be known.
+
+    Args:
+        checked: What is inconclusive.
+        level: Of p-values, for one whose interval is beyond the bound.
+    """
+    rows = checked.where.rows if checked.where else None
+    comparison = checked.comparison
+    if rows is None or comparison is None:
+        return ""
+    if level is None:
+        needed = comparison.rows_needed(rows)
+    else:
+        needed = comparison.rows_needed_at(rows, level)
+    if needed is None or needed <= rows:
+        return ""
+    return f" About {needed:,} rows would do if it stays so."
+
+
+def _failing_seldom_by_chance(checked: list[_Checked], rate: float) -> list[_Checked]:
+    """Return what was checked, with failures that may be chance as inconclusive.
+
+    All comparisons on evidence are one family of hypotheses. One that its own interval
+    does not fail counts in it, and cannot fail.
+    """
+    family = {
+        index: each.comparison
+        for index, each in enumerate(checked)
+        if each.comparison is not None
+    }
+    if len(family) < 2:
+        return checked
+    levels = [
+        comparison.level if checked[index].outcome is Outcome.FAILED else 1.0
+        for index, comparison in family.items()
+    ]
+    judged = list(checked)
+    for index, fails in zip(family, evidence.holm(levels, rate), strict=True):
+        if checked[index].outcome is Outcome.FAILED and not fails:
+            judged[index] = _perhaps_by_chance(checked[index], len(family), rate)
+    return judged
+
+
+def _perhaps_by_chance(failed: _Checked, comparisons: int, rate: float) -> _Checked:
+    # The first of Holm's levels, which is the strictest: it suffices.
+    would_do = _rows_that_would_do(failed, rate / comparisons)
+    return dataclasses.replace(
+        failed,
+        outcome=Outcome.INCONCLUSIVE,
+        said=f"{failed.said.removesuffix('.')}, but among {comparisons:,} comparisons "
+        f"that may be chance: not enough data to tell.{would_do}",
     )
 
 
 def _number(value: float) -> str:
     return "not a number" if math.isnan(value) else f"{value:.6g}"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row" + ("" if count == 1 else "s")
 
 
 def overall_values(measured: Sequence[SliceMetrics]) -> dict[str, Any]:
