@@ -125,9 +125,14 @@ def _requests(
 
 
 def outputs_of(metrics: Sequence[Metric], model: str) -> tuple[str, ...]:
-    """Return the names of a model's outputs that metrics are of."""
+    """Return the names of a model's outputs that metrics are of.
+
+    A metric of two models is of both, under the candidate's name.
+    """
     return tuple(
         dict.fromkeys(
-            each.key.output_name for each in metrics if each.key.model_name == model
+            each.key.output_name
+            for each in metrics
+            if each.key.model_name == model or each.key.is_diff
         )
     )

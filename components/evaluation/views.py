@@ -116,16 +116,27 @@ class View:
                 np.put_along_axis(kept, order, chosen, 1)
                 predictions = kept
         if self.class_id is not None:
-            labels = as_one_hot(labels, predictions)
-            if not 0 <= self.class_id < labels.shape[1]:
-                raise DataError(
-                    f"Class {self.class_id} is asked for, and the predictions have "
-                    f"{labels.shape[1]} classes, from 0. Mend class_ids."
-                )
-            labels = labels[:, self.class_id, None]
-            predictions = predictions[:, self.class_id, None]
+            labels = self.of_class(as_one_hot(labels, predictions))
+            predictions = self.of_class(predictions)
         labels = as_one_hot(labels, predictions).astype(np.float64, copy=False)
         return Pairs(labels, predictions, self._of_values(weights, predictions))
+
+    def of_class(self, values: Array) -> Array:
+        """Return the values of `class_id`, of shape (rows, 1).
+
+        Args:
+            values: Of shape (rows, classes).
+
+        Raises:
+            DataError: If there is no such class.
+        """
+        assert self.class_id is not None
+        if not 0 <= self.class_id < values.shape[1]:
+            raise DataError(
+                f"Class {self.class_id} is asked for, and the predictions have "
+                f"{values.shape[1]} classes, from 0. Mend class_ids."
+            )
+        return values[:, self.class_id, None]
 
     def _of_values(self, weights: Array | None, predictions: Array) -> Array | None:
         """Return weights of values: of rows, of classes, or the product of both."""

@@ -147,7 +147,7 @@ Builder: TypeAlias = Callable[[Request], "list[Metric] | None"]
 METRICS: dict[str, Builder] = {}
 """Builders by TFMA's class name. A builder gives None for what only TFMA can do."""
 
-_MODULES = ("binary", "sums")
+_MODULES = ("binary", "comparisons", "sums")
 
 
 def metric(*names: str) -> Callable[[Builder], Builder]:
@@ -173,7 +173,6 @@ def find_builder(config: Any) -> Builder | None:
         package = config.module.partition(".")[0]
         if package not in ("", "tf_keras", "keras", "tensorflow"):
             return None  # the user's own
-    if not METRICS:
-        for module in _MODULES:
-            importlib.import_module(f"penstock.components.evaluation.metrics.{module}")
+    for module in _MODULES:
+        importlib.import_module(f"penstock.components.evaluation.metrics.{module}")
     return METRICS.get(config.class_name)
