@@ -414,9 +414,71 @@ class ExampleAnomalies(Verdict, _InSplits):
 
 
 class ModelBlessing(Verdict):
-    """Whether a model may be pushed: a file `BLESSED` or `NOT_BLESSED`."""
+    """Whether a model may be pushed: a file `BLESSED` or `NOT_BLESSED`.
+
+    Its property `blessed` is 1 only for a final yes, which is all that readers of
+    TFX's look at. The property `verdict` is the word behind it: BLESSED, NOT_BLESSED,
+    INCONCLUSIVE or NO_THRESHOLDS. An INCONCLUSIVE one answers yes if it was blessed
+    all the same (`on_inconclusive="bless"`), and else not-enough-data: nothing is
+    pushed, and a run that it stops exits with 4 instead of 3. A forced one answers
+    yes, whatever the word.
+    """
 
     TYPE_NAME = "ModelBlessing"
+
+    @property
+    def word(self) -> str:
+        """The word behind the answer; of a blessing by TFX, BLESSED or NOT_BLESSED."""
+        blessed = self.properties.get("blessed") == 1
+        word = "BLESSED" if blessed else "NOT_BLESSED"
+        return str(self.properties.get("verdict", word))
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether somebody blessed the model whatever the word was."""
+        return self.properties.get("forced") == 1
+
+    @property
+    def forced_reason(self) -> str:
+        """Why it was forced; empty if it was not."""
+        return str(self.properties.get("forced_reason", ""))
+
+    def decide(self, word: str, *, blessed: bool) -> None:
+        """Record the word and the final yes or no, and write the file that says it.
+
+        Args:
+            word: What the data say.
+            blessed: Whether the model may be pushed.
+        """
+        self.properties["verdict"] = word
+        self._write(blessed)
+
+    def force(self, reason: str) -> None:
+        """Turn the answer into a yes; the word and the reasons stay.
+
+        Do so in a blessing of its own, with the properties of the one that said no:
+        what is in the store is not changed.
+
+        Args:
+            reason: Why, for the lineage.
+
+        Raises:
+            PipelineError: If the reason says nothing.
+        """
+        if not reason.strip():
+            raise PipelineError(
+                f"A blessing is forced for a reason, and {reason!r} gives none. Say "
+                "why the model may be pushed all the same."
+            )
+        self.properties["forced"] = 1
+        self.properties["forced_reason"] = reason.strip()
+        self._write(blessed=True)
+
+    def _write(self, blessed: bool) -> None:
+        self.properties["blessed"] = int(blessed)
+        names = ["NOT_BLESSED", "BLESSED"]
+        (self.path / names[not blessed]).unlink(missing_ok=True)
+        (self.path / names[blessed]).touch()
 
 
 class InfraBlessing(Verdict):

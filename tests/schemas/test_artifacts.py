@@ -198,11 +198,58 @@ def test_other_split_names_are_refused(name: str) -> None:
         ({"blessed": 1}, Answer.YES),
         ({"blessed": 0}, Answer.NO),
         ({"blessed": 0, "verdict": "INCONCLUSIVE"}, Answer.NOT_ENOUGH_DATA),
+        ({"blessed": 1, "verdict": "INCONCLUSIVE"}, Answer.YES),
+        ({"blessed": 1.0, "verdict": "BLESSED"}, Answer.YES),
+        ({"blessed": 0, "verdict": "NOT_BLESSED"}, Answer.NO),
+        ({"blessed": 0, "verdict": "NO_THRESHOLDS"}, Answer.NO),
+        ({"blessed": 1, "verdict": "NOT_BLESSED", "forced": 1}, Answer.YES),
         ({}, Answer.NO),
     ],
 )
 def test_a_blessing_answers(properties: dict[str, Any], answer: Answer) -> None:
     assert ModelBlessing("/m", properties=properties).answer is answer
+
+
+@pytest.mark.parametrize("word", ["NOT_BLESSED", "INCONCLUSIVE", "NO_THRESHOLDS"])
+def test_only_a_final_yes_is_blessed(tmp_path: Path, word: str) -> None:
+    blessing = ModelBlessing(tmp_path)
+    blessing.decide(word, blessed=False)
+    assert blessing.properties == {"verdict": word, "blessed": 0}
+    assert [each.name for each in tmp_path.iterdir()] == ["NOT_BLESSED"]
+    blessing.decide(word, blessed=True)
+    assert blessing.properties == {"verdict": word, "blessed": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["BLESSED"]
+    assert blessing.word == word
+    assert not blessing.is_forced
+    assert blessing.forced_reason == ""
+
+
+def test_a_blessing_of_tfx_has_a_word_too() -> None:
+    assert ModelBlessing("/m", properties={"blessed": 1}).word == "BLESSED"
+    assert ModelBlessing("/m", properties={"blessed": 0}).word == "NOT_BLESSED"
+
+
+def test_a_forced_blessing_says_why_and_keeps_its_word(tmp_path: Path) -> None:
+    blessing = ModelBlessing(tmp_path)
+    blessing.decide("NOT_BLESSED", blessed=False)
+    blessing.set_reasons(["'auc' is low."])
+    blessing.force(" The old model is broken. ")
+    assert blessing.answer is Answer.YES
+    assert blessing.word == "NOT_BLESSED"
+    assert blessing.is_forced
+    assert blessing.forced_reason == "The old model is broken."
+    assert blessing.reasons_against == ("'auc' is low.",)
+    assert [each.name for each in tmp_path.iterdir()] == ["BLESSED"]
+
+
+def test_a_blessing_is_forced_for_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as raised:
+        ModelBlessing(tmp_path).force(" ")
+    assert str(raised.value) == (
+        "A blessing is forced for a reason, and ' ' gives none. Say why the model may "
+        "be pushed all the same."
+    )
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
