@@ -420,8 +420,8 @@ class ModelBlessing(Verdict):
     TFX's look at. The property `verdict` is the word behind it: BLESSED, NOT_BLESSED,
     INCONCLUSIVE or NO_THRESHOLDS. An INCONCLUSIVE one answers yes if it was blessed
     all the same (`on_inconclusive="bless"`), and else not-enough-data: nothing is
-    pushed, and a run that it stops exits with 4 instead of 3. A forced one answers
-    yes, whatever the word.
+    pushed, and a run that it stops exits with 4 instead of 3. A forced one (property
+    `forced` 1, and `forced_reason`) answers yes and keeps the word.
     """
 
     TYPE_NAME = "ModelBlessing"
@@ -451,34 +451,8 @@ class ModelBlessing(Verdict):
             blessed: Whether the model may be pushed.
         """
         self.properties["verdict"] = word
-        self._write(blessed)
-
-    def force(self, reason: str) -> None:
-        """Turn the answer into a yes; the word and the reasons stay.
-
-        Do so in a blessing of its own, with the properties of the one that said no:
-        what is in the store is not changed.
-
-        Args:
-            reason: Why, for the lineage.
-
-        Raises:
-            PipelineError: If the reason says nothing.
-        """
-        if not reason.strip():
-            raise PipelineError(
-                f"A blessing is forced for a reason, and {reason!r} gives none. Say "
-                "why the model may be pushed all the same."
-            )
-        self.properties["forced"] = 1
-        self.properties["forced_reason"] = reason.strip()
-        self._write(blessed=True)
-
-    def _write(self, blessed: bool) -> None:
         self.properties["blessed"] = int(blessed)
-        names = ["NOT_BLESSED", "BLESSED"]
-        (self.path / names[not blessed]).unlink(missing_ok=True)
-        (self.path / names[blessed]).touch()
+        (self.path / ("BLESSED" if blessed else "NOT_BLESSED")).touch()
 
 
 class InfraBlessing(Verdict):

@@ -210,15 +210,25 @@ def test_a_blessing_answers(properties: dict[str, Any], answer: Answer) -> None:
     assert ModelBlessing("/m", properties=properties).answer is answer
 
 
-@pytest.mark.parametrize("word", ["NOT_BLESSED", "INCONCLUSIVE", "NO_THRESHOLDS"])
-def test_only_a_final_yes_is_blessed(tmp_path: Path, word: str) -> None:
+@pytest.mark.parametrize(
+    ("word", "blessed"),
+    [
+        ("BLESSED", True),
+        ("NOT_BLESSED", False),
+        ("NO_THRESHOLDS", False),
+        ("INCONCLUSIVE", False),
+        ("INCONCLUSIVE", True),
+    ],
+)
+def test_only_a_final_yes_writes_the_file_blessed(
+    tmp_path: Path, word: str, blessed: bool
+) -> None:
     blessing = ModelBlessing(tmp_path)
-    blessing.decide(word, blessed=False)
-    assert blessing.properties == {"verdict": word, "blessed": 0}
-    assert [each.name for each in tmp_path.iterdir()] == ["NOT_BLESSED"]
-    blessing.decide(word, blessed=True)
-    assert blessing.properties == {"verdict": word, "blessed": 1}
-    assert [each.name for each in tmp_path.iterdir()] == ["BLESSED"]
+    blessing.decide(word, blessed=blessed)
+    assert blessing.properties == {"verdict": word, "blessed": int(blessed)}
+    assert [each.name for each in tmp_path.iterdir()] == [
+        "BLESSED" if blessed else "NOT_BLESSED"
+    ]
     assert blessing.word == word
     assert not blessing.is_forced
     assert blessing.forced_reason == ""
@@ -229,27 +239,14 @@ def test_a_blessing_of_tfx_has_a_word_too() -> None:
     assert ModelBlessing("/m", properties={"blessed": 0}).word == "NOT_BLESSED"
 
 
-def test_a_forced_blessing_says_why_and_keeps_its_word(tmp_path: Path) -> None:
-    blessing = ModelBlessing(tmp_path)
-    blessing.decide("NOT_BLESSED", blessed=False)
-    blessing.set_reasons(["'auc' is low."])
-    blessing.force(" The old model is broken. ")
+def test_a_forced_blessing_says_why_and_keeps_its_word() -> None:
+    forced = {"blessed": 1, "verdict": "INCONCLUSIVE", "forced": 1.0}
+    reason = "The old model is broken."
+    blessing = ModelBlessing("/m", properties={**forced, "forced_reason": reason})
     assert blessing.answer is Answer.YES
-    assert blessing.word == "NOT_BLESSED"
+    assert blessing.word == "INCONCLUSIVE"
     assert blessing.is_forced
-    assert blessing.forced_reason == "The old model is broken."
-    assert blessing.reasons_against == ("'auc' is low.",)
-    assert [each.name for each in tmp_path.iterdir()] == ["BLESSED"]
-
-
-def test_a_blessing_is_forced_for_a_reason(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError) as raised:
-        ModelBlessing(tmp_path).force(" ")
-    assert str(raised.value) == (
-        "A blessing is forced for a reason, and ' ' gives none. Say why the model may "
-        "be pushed all the same."
-    )
-    assert not list(tmp_path.iterdir())
+    assert blessing.forced_reason == reason
 
 
 @pytest.mark.parametrize(
