@@ -10,6 +10,7 @@ import ctypes
 import dataclasses
 import errno
 import fcntl
+import itertools
 import os
 import re
 import shutil
@@ -31,10 +32,11 @@ from penstock.components.base import (
     RunContext,
     declared,
 )
-from penstock.pipelines import logs
+from penstock.pipelines import logs, overrides
+from penstock.pipelines.disk import sync, sync_folder
 from penstock.pipelines.metadata import State, Store, traceback_tail
 from penstock.pipelines.rules import producers
-from penstock.schemas.artifacts import Answer, Artifact, Verdict
+from penstock.schemas.artifacts import Answer, Artifact, ModelBlessing, Verdict
 from penstock.schemas.digests import folder_digest
 from penstock.schemas.errors import ComponentFailed, DataError, PenstockError
 
@@ -276,17 +278,31 @@ def _gate(live: Component, run: ActiveRun, execution: Execution) -> None:
             return
     for each in declared(type(live)).inputs:
         for verdict in live.inputs.get(each.name, ()) if each.gate else ():
-            if isinstance(verdict, Verdict) and verdict.answer is not Answer.YES:
-                against = [reason.rstrip(".") for reason in verdict.reasons_against]
-                said, more = "; ".join(against[:3]), len(against) - 3
-                execution.state, execution.answer = State.SKIPPED, verdict.answer
-                execution.reason = (
-                    f"'{verdict.source or verdict.uri}' says {verdict.answer.value}"
-                    + (f": {said}" if said else "")
-                    + (f"; and {more} more" if more > 0 else "")
-                    + "."
-                )
-                return
+            if isinstance(verdict, Verdict):
+                answer, said = _said(verdict, live, run)
+                if answer is not Answer.YES:
+                    execution.state, execution.answer = State.SKIPPED, answer
+                    execution.reason = f"'{verdict.source or verdict.uri}' says {said}."
+                    return
+
+
+def _said(verdict: Verdict, live: Component, run: ActiveRun) -> tuple[Answer, str]:
+    """Return what a verdict says now, and that with its reasons.
+
+    A blessing of a model that is block-listed is a no, whenever it was given.
+    """
+    if verdict.answer is Answer.YES and isinstance(verdict, ModelBlessing):
+        read = itertools.chain.from_iterable(live.inputs.values())
+        blocked = overrides.why_blocked(run.store, verdict, read)
+        if blocked:
+            return Answer.NO, f"yes, but {blocked.rstrip('.')}"
+    against = [reason.rstrip(".") for reason in verdict.reasons_against]
+    said, more = "; ".join(against[:3]), len(against) - 3
+    return verdict.answer, (
+        verdict.answer.value
+        + (f": {said}" if said else "")
+        + (f"; and {more} more" if more > 0 else "")
+    )
 
 
 def _waited_for(live: Component) -> Iterator[Component]:
@@ -383,14 +399,14 @@ def _commit(
     """Make the outputs facts: digest, fsync, rename, then one store transaction."""
     for artifact in live.outputs.values():
         artifact.digest = folder_digest(artifact.path)
-        _sync(artifact.path)
+        sync_folder(artifact.path)
     committed = {}
     with run.lock:
         if run.canceled.is_set():
             raise Canceled
         for key, artifact in live.outputs.items():
             os.rename(artifact.path, final[key])
-            _sync_folder(final[key].parent)
+            sync(final[key].parent)
             committed[key] = type(artifact)(
                 final[key],
                 properties=artifact.properties,
@@ -549,22 +565,6 @@ def _measured(execution: Execution) -> dict[str, Any]:
     if execution.reason:
         properties["reason"] = execution.reason
     return properties
-
-
-def _sync(folder: Path) -> None:
-    """Write a folder's files and names through to the disk."""
-    for root, _, names in os.walk(folder):
-        for name in names:
-            _sync_folder(Path(root, name))
-        _sync_folder(Path(root))
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(folders: list[Path]) -> None:

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from penstock.components.base import Component
 from penstock.pipelines.metadata import Store
+from penstock.pipelines.overrides import block_list
 from penstock.schemas.artifacts import Artifact, Model, ModelBlessing
 from penstock.schemas.digests import folder_digest
 from penstock.schemas.errors import DataError
@@ -81,15 +82,22 @@ class _LatestBlessed:
             for artifact in artifacts
             if isinstance(artifact, Model) and not artifact.is_promise
         }
-        for blessing in reversed(store.artifacts(ModelBlessing, pipeline=pipeline)):
-            blessed_id = blessing.properties.get("current_model_id")
-            if blessing.properties.get("blessed") == 1 and isinstance(
-                blessed_id, int | float
-            ):
-                model = store.artifact(int(blessed_id))
-                # The same bytes would be compared with themselves.
-                if not model.digest or model.digest not in candidates:
-                    return model
+        blessed = {
+            int(number)
+            for each in store.artifacts(ModelBlessing, pipeline=pipeline)
+            if each.properties.get("blessed") == 1
+            and isinstance(
+                number := each.properties.get("current_model_id"), int | float
+            )
+        }
+        blocked = block_list(store)
+        for number in sorted(blessed, reverse=True):
+            model = store.artifact(number)
+            # The same bytes would be compared with themselves.
+            if model.digest and model.digest in candidates:
+                continue
+            if isinstance(model, Model) and blocked.entry(model) is None:
+                return model
         return None
 
 
@@ -115,7 +123,9 @@ def Latest(kind: type[A]) -> A:
 def LatestBlessed() -> Model:
     """Promise the newest blessed model with other bytes than the candidate's.
 
-    An unchanged re-run so resolves to the same baseline as before. Where there is
-    none yet, a field of type `Model | None` gets None.
+    An unchanged re-run so resolves to the same baseline as before. The newest is the
+    one that was recorded last, as for TFX, however old or new its blessing is; one on
+    the block-list is passed over. Where there is none yet, a field of type
+    `Model | None` gets None.
     """
     return Model(source=_LatestBlessed())

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from penstock.pipelines.metadata import ExecutionRecord, Store
-from penstock.schemas.artifacts import Artifact, ExternalArtifact, PushedModel
+from penstock.schemas.artifacts import (
+    Artifact,
+    ExternalArtifact,
+    Model,
+    PushedModel,
+)
 from penstock.schemas.errors import MetadataError
 
 A = TypeVar("A", bound=Artifact)
@@ -110,6 +115,31 @@ def pushed(store: Store, serving_dir: str | Path, version: int) -> PushedModel:
         f"Version {version} of '{serving_dir}' was not pushed by a run of this lineage "
         f"store (it knows pushes to {', '.join(places) or 'nowhere'}). Check --root or "
         "--store."
+    )
+
+
+def model_behind(store: Store, artifact: Artifact) -> Model:
+    """Return a model itself, or the model that a pushed one is a copy of.
+
+    Args:
+        store: The lineage store.
+        artifact: An artifact of the store.
+
+    Raises:
+        MetadataError: If it is neither.
+    """
+    if isinstance(artifact, Model):
+        return artifact
+    if isinstance(artifact, PushedModel):
+        for execution in store.producers([artifact]):
+            for read in execution.inputs.values():
+                for each in read:
+                    if isinstance(each, Model):
+                        return each
+    raise MetadataError(
+        f"Artifact {artifact.id} is of type {artifact.TYPE_NAME}, no model. Pass the "
+        "number or the location of a Model ('penstock artifacts --type Model' lists "
+        "them), or a served version as SERVING_DIR/NUMBER."
     )
 
 

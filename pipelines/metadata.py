@@ -86,7 +86,8 @@ class ExecutionRecord:
         run_id: The run it belongs to; empty if something else than a run wrote it.
         pipeline: The pipeline it belongs to; empty likewise.
         state: How it stands.
-        reason: Why it was skipped, canceled or abandoned; for a failure its message.
+        reason: Why it was skipped, canceled or abandoned; for a failure its message;
+            for what somebody did outside of a run, why they did it.
         started: Start, in seconds since 1970.
         seconds: How long it took; None while it runs.
         properties: All that is recorded of it: parameters and measurements.
@@ -252,14 +253,17 @@ class Store:
             )
         return self._type_ids[key]
 
-    def _execution_type(self, component: Component) -> int:
+    def _component_type(self, component: Component) -> int:
         cls = type(component)
         name = cls.EXECUTION_TYPE or f"{cls.__module__}.{cls.__qualname__}"
+        return self._execution_type(name, cls.BASE_TYPE)
+
+    def _execution_type(self, name: str, base_type: str | None = None) -> int:
         key = f"execution {name}"
         if key not in self._type_ids:
             proto = self._pb.ExecutionType(name=name)
-            if cls.BASE_TYPE:
-                proto.base_type = getattr(self._pb.ExecutionType, cls.BASE_TYPE)
+            if base_type:
+                proto.base_type = getattr(self._pb.ExecutionType, base_type)
             self._type_ids[key] = self._patiently(
                 lambda: self._mlmd.put_execution_type(
                     proto, can_add_fields=True, can_omit_fields=True
@@ -364,7 +368,7 @@ class Store:
             The execution's number.
         """
         execution = self._pb.Execution(
-            type_id=self._execution_type(component), name=str(uuid.uuid4())
+            type_id=self._component_type(component), name=str(uuid.uuid4())
         )
         for name, value in component.parameters.items():
             if value is not None:
@@ -455,6 +459,58 @@ class Store:
         execution = self._execution_proto(execution_id)
         self._stamp(execution, state, properties)
         self._patiently(lambda: self._mlmd.put_executions([execution]))
+
+    def record_execution(
+        self,
+        type_name: str,
+        *,
+        component: str,
+        pipelines: Sequence[str],
+        inputs: Mapping[str, Artifact],
+        outputs: Mapping[str, Artifact],
+        properties: Mapping[str, PropertyValue],
+    ) -> int:
+        """Record in one transaction what was done outside of any run.
+
+        Args:
+            type_name: Name of its execution type.
+            component: What did it.
+            pipelines: The pipelines that it is about.
+            inputs: What it read, by input key; the store has them.
+            outputs: What it wrote, by output key; each is given its number.
+            properties: What else to record of it.
+
+        Returns:
+            The execution's number.
+        """
+        name = str(uuid.uuid4())
+        execution = self._pb.Execution(
+            type_id=self._execution_type(type_name), name=name
+        )
+        done: dict[str, PropertyValue] = {
+            "penstock_component": component,
+            "penstock_started": time.time(),
+        }
+        self._stamp(execution, State.COMPLETE, {**done, **properties})
+        ids = [each.id for each in inputs.values() if each.id is not None]
+        stored = self._artifact_protos(ids)
+        event = self._pb.Event
+        pairs = [
+            (stored[id], _event(self._pb, event.INPUT, [(key, 0)], id))
+            for key, id in zip(inputs, ids, strict=True)
+        ]
+        for key, artifact in outputs.items():
+            proto = self._artifact_proto(artifact, f"{name}:{key}:0", is_external=False)
+            pairs.append((proto, _event(self._pb, event.OUTPUT, [(key, 0)])))
+        contexts = [self._context("pipeline", each) for each in pipelines]
+        execution_id, artifact_ids, _ = self._patiently(
+            lambda: self._mlmd.put_execution(execution, pairs, contexts)
+        )
+        for artifact, id in zip(
+            outputs.values(), artifact_ids[len(ids) :], strict=True
+        ):
+            artifact.id = int(id)
+        return int(execution_id)
 
     def _stamp(
         self,
@@ -564,13 +620,18 @@ class Store:
         Raises:
             MetadataError: If there is none.
         """
-        found = self._artifact_protos([id])
-        if not found:
+        found = self.find_artifact(id)
+        if found is None:
             raise MetadataError(
                 f"Artifact {id} is not in the lineage store "
                 f"'{_without_password(self.url)}'. 'penstock artifacts' lists what is."
             )
-        return self._artifact(found[id])
+        return found
+
+    def find_artifact(self, id: int) -> Artifact | None:
+        """Return an artifact by its number, or None if there is none."""
+        found = self._artifact_protos([id])
+        return self._artifact(found[id]) if found else None
 
     def artifacts(
         self, kind: type[Artifact] | str | None = None, *, pipeline: str | None = None
@@ -658,6 +719,11 @@ class Store:
         protos = self._patiently(
             lambda: self._mlmd.get_executions_by_context(context.id)
         )
+        return self._records(sorted(protos, key=_by_id))
+
+    def executions_of_type(self, type_name: str) -> list[ExecutionRecord]:
+        """Return the executions of a type, of all runs, in the order they began."""
+        protos = self._patiently(lambda: self._mlmd.get_executions_by_type(type_name))
         return self._records(sorted(protos, key=_by_id))
 
     def producers(self, artifacts: Iterable[Artifact]) -> list[ExecutionRecord]:

@@ -124,7 +124,7 @@ def run(
         PipelineError: If the root cannot be used.
         MetadataError: If the store cannot be opened or written.
     """
-    folder = _usable(root)
+    folder = usable_root(root)
     opened = Store(
         store or f"sqlite:///{folder / 'metadata.sqlite'}",
         wait_seconds=store_wait_seconds,
@@ -228,7 +228,7 @@ def _result(pipeline: Pipeline, active: ActiveRun, seconds: float) -> RunResult:
     )
 
 
-def _usable(root: str | Path) -> Path:
+def usable_root(root: str | Path) -> Path:
     """Return the root as an absolute folder that exists and can be written.
 
     Raises:
