@@ -1,4 +1,4 @@
-"""Where predictions come from: a SavedModel, a Python predictor, or the rows themselves.
+"""Where predictions come from: a SavedModel, a Python predictor, or the data.
 
 `find` says how a model is called, without loading it; what it returns is small,
 hashable, and fit for a Beam graph. `load` makes a predictor of that, once per process.
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.components.evaluation.inputs import Inputs
+from penstock.schemas.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,6 +87,17 @@ class PredictionSource(Protocol):
     def batch_rows(self) -> int:
         """How many rows at once are quickest."""
 
+    def missing_values(self, column: str, rows: int, first: str = "") -> DataError:
+        """Return the error that says that rows lack a value that is required.
+
+        Args:
+            column: One of `required`.
+            rows: How many rows.
+            first: What the first of them is called, if that is known.
+        """
+
+    def __hash__(self) -> int: ...
+
     def open(self) -> Predictor:
         """Load what predicts; call `load` instead, which does it once."""
 
@@ -113,12 +125,35 @@ def find(
             output.
         PipelineError: If the spec asks for what the model is not.
     """
-    raise NotImplementedError
+    from penstock.components.evaluation import flavors, logged, saved_model
+
+    if model is None:
+        return logged.find(subject, spec, schema, outputs)
+    folder = model.serving_dir
+    if flavors.is_there(folder):
+        return flavors.find(subject, folder, spec, schema, outputs)
+    return saved_model.find(subject, folder, spec, schema, outputs)
 
 
 def share(sources: Sequence[PredictionSource]) -> list[PredictionSource]:
-    """Return the sources so that models which take tf.Examples take the same ones."""
-    raise NotImplementedError
+    """Return the sources so that those which take tf.Examples take the same ones.
+
+    Records with the columns of all are encoded once for all.
+    """
+    from penstock.components.evaluation.saved_model import SavedModelSource
+
+    records = tuple(
+        dict.fromkeys(
+            name
+            for each in sources
+            if isinstance(each, SavedModelSource)
+            for name in each.records
+        )
+    )
+    return [
+        each.with_records(records) if isinstance(each, SavedModelSource) else each
+        for each in sources
+    ]
 
 
 _LOADED = 4  # a candidate and a baseline, of two evaluations at a time
@@ -151,7 +186,22 @@ def check_same_outputs(
 ) -> None:
     """Check that two models say things of the same shape of the same rows.
 
+    A last dimension of one is no difference: a value is a list of one value.
+
     Raises:
         DataError: If an output of one has another shape than that of the other.
     """
-    raise NotImplementedError
+    for name in candidate.keys() & baseline.keys():
+        shapes = [
+            each[name].shape[1:]
+            if each[name].shape[-1:] != (1,)
+            else each[name].shape[1:-1]
+            for each in (candidate, baseline)
+        ]
+        if shapes[0] != shapes[1]:
+            output = f"of output '{name}' " if name else ""
+            raise DataError(
+                f"The predictions {output}have the shape {shapes[0]} per row from the "
+                f"candidate, and {shapes[1]} from the baseline. Compare models that "
+                "predict the same thing, or evaluate without the baseline."
+            )

@@ -1,0 +1,96 @@
+"""Which of the outputs of a model is the prediction, as TFMA chooses it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from penstock.schemas.errors import DataError, did_you_mean, quoted
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+
+# The outputs that TFMA takes for the prediction where none is named, in this order:
+# those of TensorFlow's classification and regression signatures, and of estimators.
+_USUAL = ("scores", "outputs", "predictions", "logistic", "probabilities", "logits")
+
+
+def chosen(
+    subject: str,
+    given: Collection[str],
+    wanted: Collection[str],
+    key: str = "",
+    keys: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Return which output of a model each wanted one is.
+
+    Args:
+        subject: What gives the outputs, in texts.
+        given: Names of the outputs that there are.
+        wanted: Output names that metrics ask for; '' is the prediction.
+        key: `prediction_key` of the ModelSpec.
+        keys: Its `prediction_keys`, which rename outputs.
+
+    Raises:
+        DataError: If there is no such output, or none is known for the prediction.
+    """
+    return {
+        name: _named(subject, given, (keys or {}).get(name, name))
+        if name
+        else _prediction(subject, given, key)
+        for name in wanted
+    }
+
+
+def _named(subject: str, given: Collection[str], name: str) -> str:
+    if name in given:
+        return name
+    raise DataError(
+        f"{subject} gives no output '{name}' (it gives {quoted(given)})."
+        f"{did_you_mean(name, given)} Mend output_names of the MetricsSpec, or the "
+        "prediction keys of the ModelSpec."
+    )
+
+
+def _prediction(subject: str, given: Collection[str], key: str) -> str:
+    if len(given) == 1:
+        return next(iter(given))
+    if key:
+        return _named(subject, given, key)
+    for name in _USUAL:
+        if name in given:
+            return name
+    raise DataError(
+        f"{subject} gives {quoted(given)}, and nothing says which of them is the "
+        "prediction. Set prediction_key in the ModelSpec, or output_names in the "
+        "MetricsSpecs."
+    )
+
+
+def check_rows(subject: str, outputs: Mapping[str, Array], rows: int) -> None:
+    """Check that there is one value, or one array of values, per row.
+
+    Raises:
+        DataError: If an output has another number of rows.
+    """
+    for name, array in outputs.items():
+        if array.shape[:1] != (rows,):
+            output = f"Output '{name}' of {subject}" if name else f"What {subject} says"
+            raise DataError(
+                f"{output} has the shape {array.shape} for {rows} rows. Make the model "
+                "give one output per row."
+            )
+
+
+def near_misses(missing: Collection[str], legal: Collection[str]) -> str:
+    """Return the question whether other names were meant, for each missing one."""
+    questions = {name: did_you_mean(name, legal) for name in sorted(missing)}
+    if len(questions) == 1:
+        return "".join(questions.values())
+    return "".join(
+        f" For '{name}', d{question[2:]}"
+        for name, question in questions.items()
+        if question
+    )
