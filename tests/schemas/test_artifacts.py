@@ -240,9 +240,14 @@ def test_a_blessing_of_tfx_has_a_word_too() -> None:
 
 
 def test_a_forced_blessing_says_why_and_keeps_its_word() -> None:
-    forced = {"blessed": 1, "verdict": "INCONCLUSIVE", "forced": 1.0}
     reason = "The old model is broken."
-    blessing = ModelBlessing("/m", properties={**forced, "forced_reason": reason})
+    properties: dict[str, Any] = {
+        "blessed": 1,
+        "verdict": "INCONCLUSIVE",
+        "forced": 1.0,  # as it comes back from the store
+        "forced_reason": reason,
+    }
+    blessing = ModelBlessing("/m", properties=properties)
     assert blessing.answer is Answer.YES
     assert blessing.word == "INCONCLUSIVE"
     assert blessing.is_forced
