@@ -38,8 +38,13 @@ class Plan:
     left_names: tuple[str, ...]
 
 
-def make_plan(ready: Any) -> Plan:
-    """Divide the metrics of a config, made by `eval_config.prepared`."""
+def make_plan(ready: Any, schema: Any = None) -> Plan:
+    """Divide the metrics of a config.
+
+    Args:
+        ready: A config made by `eval_config.prepared`.
+        schema: A TensorFlow Metadata schema of the rows, for what it says of labels.
+    """
     baseline = next((each.name for each in ready.model_specs if each.is_baseline), None)
     metrics: dict[Any, Metric] = {}
     left = type(ready)()
@@ -51,7 +56,7 @@ def make_plan(ready: Any) -> Plan:
         kept.CopyFrom(spec)
         del kept.metrics[:]
         for config in spec.metrics:
-            found = _built(ready, spec, config, baseline)
+            found = _built(ready, schema, spec, config, baseline)
             if found is None:
                 kept.metrics.append(config)
                 names.append(config.class_name)
@@ -70,14 +75,14 @@ def make_plan(ready: Any) -> Plan:
 
 
 def _built(
-    ready: Any, spec: Any, config: Any, baseline: str | None
+    ready: Any, schema: Any, spec: Any, config: Any, baseline: str | None
 ) -> list[Metric] | None:
     """Return a metric for every model, output and class; None if TFMA has to."""
     builder = find_builder(config)
     if builder is None or spec.output_weights:
         return None
     found: list[Metric] = []
-    for request in _requests(ready, spec, config, baseline):
+    for request in _requests(ready, schema, spec, config, baseline):
         built = builder(request)
         if built is None:
             return None
@@ -86,7 +91,7 @@ def _built(
 
 
 def _requests(
-    ready: Any, spec: Any, config: Any, baseline: str | None
+    ready: Any, schema: Any, spec: Any, config: Any, baseline: str | None
 ) -> Iterator[Request]:
     from tensorflow_model_analysis.metrics import metric_specs
 
@@ -121,7 +126,29 @@ def _requests(
             ),
             spec.query_key,
             baseline if key.model_name != BASELINE else None,
+            _label_domain(ready, schema, key),
         )
+
+
+def _label_domain(
+    ready: Any, schema: Any, key: Any
+) -> tuple[float | None, float | None]:
+    """Return the least and the greatest label that a schema allows a model's output."""
+    if schema is None:
+        return None, None
+    specs = {each.name: each for each in ready.model_specs}
+    spec = specs.get(key.model_name, ready.model_specs[0])
+    name = spec.label_keys.get(key.output_name) or spec.label_key
+    for feature in schema.feature:
+        kind = feature.WhichOneof("domain_info")
+        if feature.name == name and kind in ("int_domain", "float_domain"):
+            domain = getattr(feature, kind)
+            low, high = (
+                float(getattr(domain, end)) if domain.HasField(end) else None
+                for end in ("min", "max")
+            )
+            return low, high
+    return None, None
 
 
 def outputs_of(metrics: Sequence[Metric], model: str) -> tuple[str, ...]:

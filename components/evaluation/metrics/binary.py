@@ -51,8 +51,8 @@ class Matrices:
 
 
 @dataclasses.dataclass(frozen=True)
-class _At:
-    """Matrices at thresholds of ordered intervals of the score.
+class At:
+    """Makes matrices at thresholds, of weights by ordered intervals of the score.
 
     Attributes:
         thresholds: Of shape (thresholds,).
@@ -122,20 +122,30 @@ class OfHistogram:
         kept = np.union1d(kept[once], [last])
         group = np.searchsorted(first[kept], np.arange(len(mass)), "right") - 1
         cells = (2 * np.maximum(group, 0)[:, None] + np.arange(2)).ravel()
-        return cells, _At(self._at.thresholds[kept], np.arange(len(kept)), True)
+        return cells, At(self._at.thresholds[kept], np.arange(len(kept)), True)
 
     @functools.cached_property
-    def _at(self) -> _At:
+    def _at(self) -> At:
         inner = np.arange(1, self.thresholds - 1) * 1.0 / (self.thresholds - 1)
         thresholds = np.concatenate([[-EPSILON], inner, [1.0 + EPSILON]])
-        # A bucket holds scores from its left edge on, a matrix those above a
-        # threshold: TFMA moves the edges by as little as this.
-        edges = np.where(thresholds != 0, thresholds + EPSILON, thresholds)
-        left = np.arange(self.buckets) / self.buckets
-        bucket_of = np.concatenate([[-np.inf], left, [np.inf]])
-        first = np.searchsorted(bucket_of, edges, "left")
-        first[0] = 0
-        return _At(thresholds, first, True)
+        return at_thresholds(thresholds, self.buckets)
+
+
+def at_thresholds(thresholds: Array, buckets: int) -> At:
+    """Return what makes matrices of a ScoreHistogram.
+
+    Args:
+        thresholds: Rising, the first one below 0.
+        buckets: Of the histogram.
+    """
+    # A bucket holds scores from its left edge on, a matrix those above a threshold:
+    # TFMA moves the edges by as little as this.
+    edges = np.where(thresholds != 0, thresholds + EPSILON, thresholds)
+    left = np.arange(buckets) / buckets
+    bucket_of = np.concatenate([[-np.inf], left, [np.inf]])
+    first = np.searchsorted(bucket_of, edges, "left")
+    first[0] = 0
+    return At(thresholds, first, bool(thresholds[-1] >= 1.0 + EPSILON))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +168,10 @@ class OfCounts:
         return np.arange(len(totals)), self._at
 
     @functools.cached_property
-    def _at(self) -> _At:
+    def _at(self) -> At:
         rising = np.unique(self.thresholds)
         first = np.searchsorted(rising, self.thresholds) + 1
-        return _At(np.array(self.thresholds), first, False)
+        return At(np.array(self.thresholds), first, False)
 
 
 def matrices_part(request: Request, default: float | None) -> Part:
@@ -422,10 +432,13 @@ def _constrained(request: Request) -> list[Metric] | None:
 
 @metric("ConfusionMatrixAtThresholds")
 def _at_thresholds(request: Request) -> list[Metric] | None:
+    settled = request.with_class_settings()
+    if settled is None:
+        return None
     return [
         Metric(
-            request.key,
-            (matrices_part(request, None),),
+            settled.key,
+            (matrices_part(settled, None),),
             as_tfma,
             "object",
             has_interval=False,

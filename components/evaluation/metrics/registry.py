@@ -100,6 +100,8 @@ class Request:
         view: What the metric sees, from the key and the spec.
         query_key: Column that groups rows into queries; '' for none.
         baseline: Name of the baseline's model, if there is one.
+        label_domain: The least and the greatest label that the schema allows; None
+            where it says nothing.
     """
 
     class_name: str
@@ -108,6 +110,7 @@ class Request:
     view: View
     query_key: str = ""
     baseline: str | None = None
+    label_domain: tuple[float | None, float | None] = (None, None)
 
     @property
     def plain_key(self) -> Any:
@@ -147,7 +150,7 @@ Builder: TypeAlias = Callable[[Request], "list[Metric] | None"]
 METRICS: dict[str, Builder] = {}
 """Builders by TFMA's class name. A builder gives None for what only TFMA can do."""
 
-_MODULES = ("binary", "comparisons", "sums")
+_MODULES = ("binary", "comparisons", "plots", "sums")
 
 
 def metric(*names: str) -> Callable[[Builder], Builder]:

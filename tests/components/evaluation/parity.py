@@ -152,13 +152,18 @@ def ready(asked: EvalConfig, data: Data) -> EvalConfig:
     )
 
 
-def planned(asked: EvalConfig, data: Data) -> Plan:
+def planned(asked: EvalConfig, data: Data, schema: Any = None) -> Plan:
     """Return our plan of a config."""
-    return make_plan(ready(asked, data))
+    return make_plan(ready(asked, data), schema)
 
 
 def found(
-    asked: EvalConfig, data: Data, *, parts: int = 2, intervals: Asked | None = None
+    asked: EvalConfig,
+    data: Data,
+    *,
+    parts: int = 2,
+    intervals: Asked | None = None,
+    schema: Any = None,
 ) -> list[Found]:
     """Measure rows in columns.
 
@@ -167,8 +172,9 @@ def found(
         data: The rows.
         parts: How many accumulators share the rows, two batches each.
         intervals: Which intervals to compute, if any.
+        schema: A TensorFlow Metadata schema, if there is one.
     """
-    plan = planned(asked, data)
+    plan = planned(asked, data, schema)
     statistics = statistics_of(
         [part.statistic for metric in plan.metrics for part in metric.parts]
     )
@@ -202,7 +208,9 @@ def found(
     )
 
 
-def ours(asked: EvalConfig, data: Data, *, parts: int = 2) -> Values:
+def ours(
+    asked: EvalConfig, data: Data, *, parts: int = 2, schema: Any = None
+) -> Values:
     """Return what we measure. All metrics of the config have to be ours."""
     left = planned(asked, data).left_names
     assert not left, f"left to TFMA: {left}"
@@ -210,11 +218,11 @@ def ours(asked: EvalConfig, data: Data, *, parts: int = 2) -> Values:
         each.slice
         if each.baseline_slice is None
         else (each.baseline_slice, each.slice): each.values
-        for each in found(asked, data, parts=parts)
+        for each in found(asked, data, parts=parts, schema=schema)
     }
 
 
-def theirs(asked: EvalConfig, data: Data) -> Values:
+def theirs(asked: EvalConfig, data: Data, *, schema: Any = None) -> Values:
     """Return what TFMA measures, without its private metrics."""
     settled = ready(asked, data)
     features = {
@@ -244,7 +252,7 @@ def theirs(asked: EvalConfig, data: Data) -> Values:
                     ],
                     evaluators=[
                         evaluators.MetricsPlotsAndValidationsEvaluator(
-                            eval_config=settled
+                            eval_config=settled, schema=schema
                         )
                     ],
                 )
@@ -294,11 +302,16 @@ def assert_equal(
 
 
 def assert_parity(
-    asked: EvalConfig, data: Data, *, relative: float = 1e-6, absolute: float = 1e-12
+    asked: EvalConfig,
+    data: Data,
+    *,
+    relative: float = 1e-6,
+    absolute: float = 1e-12,
+    schema: Any = None,
 ) -> Values:
     """Assert that we measure what TFMA does; return it."""
-    mine = ours(asked, data)
-    assert_equal(mine, theirs(asked, data), relative=relative, absolute=absolute)
+    mine, other = ours(asked, data, schema=schema), theirs(asked, data, schema=schema)
+    assert_equal(mine, other, relative=relative, absolute=absolute)
     return mine
 
 
