@@ -7,6 +7,7 @@ whole batches: outputs, classes, top k, one-hot labels, class weights.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -198,4 +199,4 @@ def _top(predictions: Array, k: int) -> Array:
 
 
 def _in_two_dimensions(array: Array) -> Array:
-    return array.reshape(len(array), -1)
+    return array.reshape(len(array), math.prod(array.shape[1:]))
