@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.10",
     # The rooms are links under penstock/, and find_packages follows links.
     packages=find_packages(include=["penstock", "penstock.*"]),
-    package_data={"": ["py.typed", "*.pbtxt", "*.json"]},
+    package_data={"": ["py.typed", "*.pbtxt", "*.json", "*.jinja"]},
     entry_points={"console_scripts": ["penstock = penstock.__main__:main"]},
     # Ranges wide enough for both dependency sets; constraints/ pins each of them whole.
     install_requires=[

@@ -151,7 +151,7 @@ def test_every_install_requirement_is_pinned_in_both_sets() -> None:
 
 
 def test_every_data_file_of_a_room_is_packaged() -> None:
-    packaged = {".pbtxt", ".json", ".typed"}
+    packaged = {".pbtxt", ".jinja", ".json", ".typed"}
     others = {
         file.suffix
         for room in ROOMS
@@ -159,7 +159,8 @@ def test_every_data_file_of_a_room_is_packaged() -> None:
         if file.is_file() and file.suffix not in (".py", ".pyc", ".ipynb")
     }
     assert others - packaged == set()
-    assert '["py.typed", "*.pbtxt", "*.json"]' in (CHECKOUT / "setup.py").read_text()
+    setup = (CHECKOUT / "setup.py").read_text()
+    assert '["py.typed", "*.pbtxt", "*.json", "*.jinja"]' in setup
 
 
 def test_an_unknown_benchmark_is_told_with_the_near_one(
