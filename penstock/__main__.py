@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from penstock.pipelines.execution import Execution
     from penstock.pipelines.lineage import Lineage
     from penstock.pipelines.metadata import ExecutionRecord, Store
+    from penstock.pipelines.overrides import Remarks
     from penstock.pipelines.pipeline import Pipeline
     from penstock.pipelines.run import RunResult
     from penstock.schemas.artifacts import Answer, Artifact
@@ -624,11 +625,12 @@ def show(
     opened = _opened(root, store, store_wait)
     record = opened.run(_run_id(opened, run_id))
     executions = opened.executions(record.id)
+    remarks = _remarks(opened)
     if as_json:
         _print_json(
             {
                 **_run_json(record),
-                "components": [_execution_json(each) for each in executions],
+                "components": [_execution_json(each, remarks) for each in executions],
             }
         )
         return
@@ -652,6 +654,34 @@ def show(
             _plain(each.reason),
         )
     console.print(table)
+    for each in executions:
+        for made in each.outputs.values():
+            for artifact in made:
+                said = _remarked(remarks, artifact)
+                if said:
+                    subject = f"{artifact.TYPE_NAME} {artifact.id}"
+                    console.print(f"{subject} is {said}.", markup=False)
+
+
+def _remarks(opened: Store) -> Remarks:
+    from penstock.pipelines import overrides
+
+    return overrides.Remarks(overrides.overrides(opened))
+
+
+_REMARKS = {
+    "blocked": "blocked",
+    "forced": "blessed by force",
+    "unblocked": "off the block-list",
+}
+
+
+def _remarked(remarks: Remarks, artifact: Artifact) -> str:
+    """Return what was done to an artifact, with the reason, or nothing."""
+    found = remarks.of(artifact)
+    return "; ".join(
+        f"{_REMARKS[each]}: {reason.rstrip('.')}" for each, reason in found.items()
+    )
 
 
 def _keys(sides: Any) -> str:
@@ -661,17 +691,20 @@ def _keys(sides: Any) -> str:
     )
 
 
-def _artifact_json(artifact: Artifact) -> dict[str, Any]:
+def _artifact_json(
+    artifact: Artifact, remarks: Remarks | None = None
+) -> dict[str, Any]:
     return {
         "id": artifact.id,
         "type": artifact.TYPE_NAME,
         "uri": artifact.uri,
         "digest": artifact.digest,
         "properties": artifact.properties,
+        **({} if remarks is None else {"remarks": remarks.of(artifact)}),
     }
 
 
-def _execution_json(each: ExecutionRecord) -> dict[str, Any]:
+def _execution_json(each: ExecutionRecord, remarks: Remarks) -> dict[str, Any]:
     return {
         "id": each.id,
         "component": each.component,
@@ -684,11 +717,11 @@ def _execution_json(each: ExecutionRecord) -> dict[str, Any]:
         "seconds": each.seconds,
         "properties": dict(each.properties),
         "inputs": {
-            key: [_artifact_json(one) for one in made]
+            key: [_artifact_json(one, remarks) for one in made]
             for key, made in each.inputs.items()
         },
         "outputs": {
-            key: [_artifact_json(one) for one in made]
+            key: [_artifact_json(one, remarks) for one in made]
             for key, made in each.outputs.items()
         },
     }
@@ -740,6 +773,15 @@ def artifacts(
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", help="Only those of this pipeline.")
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="EXPRESSION",
+            help="Only those whose properties it is true of, as 'auc > 0.9'; an odd "
+            "name stands in backticks.",
+        ),
+    ] = None,
 ) -> None:
     """List the artifacts, the newest last."""
     opened = _opened(root, store, store_wait)
@@ -752,17 +794,30 @@ def artifacts(
             f"{did_you_mean(kind, types)}"
         )
     found = [each for each in everything if kind in (None, each.TYPE_NAME)]
+    asked: tuple[str, ...] = ()
+    if where is not None:
+        from penstock.pipelines import where as questions
+
+        asked = questions.properties_read(where)
+        found = questions.where(found, where)
+    remarks = _remarks(opened)
     if as_json:
-        _print_json([_artifact_json(each) for each in found])
+        _print_json([_artifact_json(each, remarks) for each in found])
         return
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("id", "type", "digest", "location"):
+    for title in ("id", "type", "digest", *map(_plain, asked), "location", "remarks"):
         table.add_column(title, overflow="fold")
     for each in found:
-        digest = each.digest.removeprefix("sha256:")[:12]
-        table.add_row(str(each.id), each.TYPE_NAME, digest, _plain(each.uri))
+        table.add_row(
+            str(each.id),
+            each.TYPE_NAME,
+            each.digest.removeprefix("sha256:")[:12],
+            *(_plain(str(each.properties.get(name, ""))) for name in asked),
+            _plain(each.uri),
+            _plain(_remarked(remarks, each)),
+        )
     _console().print(table)
 
 
@@ -791,21 +846,23 @@ def lineage(
     artifact = _subject(opened, subject)
     walk = ask.downstream if downstream else ask.upstream
     found = walk(opened, artifact)
+    remarks = _remarks(opened)
     if as_json:
         _print_json(
             {
-                "start": _artifact_json(found.start),
+                "start": _artifact_json(found.start, remarks),
                 "artifacts": [
-                    _artifact_json(each) for _, each in sorted(found.artifacts.items())
+                    _artifact_json(each, remarks)
+                    for _, each in sorted(found.artifacts.items())
                 ],
                 "executions": [
-                    _execution_json(each)
+                    _execution_json(each, remarks)
                     for _, each in sorted(found.executions.items())
                 ],
             }
         )
         return
-    print_lineage(found, downstream=downstream)
+    print_lineage(found, remarks, downstream=downstream)
 
 
 def _subject(opened: Store, subject: str) -> Artifact:
@@ -830,11 +887,14 @@ def _subject(opened: Store, subject: str) -> Artifact:
     )
 
 
-def print_lineage(found: Lineage, *, downstream: bool = False) -> None:
+def print_lineage(
+    found: Lineage, remarks: Remarks, *, downstream: bool = False
+) -> None:
     """Print a lineage as a tree, each artifact with its execution below it.
 
     Args:
         found: The lineage.
+        remarks: What to say beside artifacts.
         downstream: Whether it leads to what came of the artifact.
     """
     from rich.tree import Tree
@@ -856,21 +916,25 @@ def print_lineage(found: Lineage, *, downstream: bool = False) -> None:
         shown.add(artifact.id)
         for execution, ends in next_of.get(artifact.id, []):
             verb = "read by" if downstream else "made by"
+            how = [execution.state.value, _when(execution.started)]
+            if execution.run_id:
+                how.append(f"run {execution.run_id}")
             twig = branch.add(
-                f"{verb} [bold]{execution.component}[/] "
-                f"[dim]({execution.state.value}, {_when(execution.started)}, "
-                f"run {execution.run_id})[/]"
+                f"{verb} [bold]{execution.component}[/] [dim]({', '.join(how)})[/]"
+                f" {_plain(execution.reason)}".rstrip()
             )
             for key, each in ends:
                 again = " [dim](above)[/]" if each.id in shown else ""
-                grow(twig.add(_label(each, f"{key}: ", again)), each)
+                grow(twig.add(_label(each, remarks, f"{key}: ", again)), each)
 
-    tree = Tree(_label(found.start))
+    tree = Tree(_label(found.start, remarks))
     grow(tree, found.start)
     _console().print(tree)
 
 
-def _label(artifact: Artifact, before: str = "", after: str = "") -> Text:
+def _label(
+    artifact: Artifact, remarks: Remarks, before: str = "", after: str = ""
+) -> Text:
     from rich.text import Text
 
     parts = [f"[cyan]{artifact.TYPE_NAME}[/] {artifact.id}"]
@@ -878,10 +942,86 @@ def _label(artifact: Artifact, before: str = "", after: str = "") -> Text:
         value = artifact.properties.get(key)
         if value not in (None, ""):
             parts.append(_plain(f"{key}={value}"))
+    said = _remarked(remarks, artifact)
+    if said:
+        parts.append(f"[yellow]{_plain(said)}[/]")
     if artifact.digest:
         parts.append(f"[dim]{artifact.digest[:19]}…[/]")
     parts.append(_plain(artifact.uri))
     return Text.from_markup(before + " ".join(parts) + after, overflow="fold")
+
+
+@app.command()
+def bless(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|VERSION",
+            help="Number of a model, its location, or a served version as "
+            "SERVING_DIR/NUMBER.",
+        ),
+    ],
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Bless it, whatever its evaluation said."),
+    ] = False,
+    block: Annotated[
+        bool, typer.Option("--block", help="Put its bytes on the block-list.")
+    ] = False,
+    unblock: Annotated[
+        bool, typer.Option("--unblock", help="Take its bytes off the block-list.")
+    ] = False,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; it is kept in the lineage.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Bless a model by force, or block it, with a reason."""
+    chosen = [
+        name
+        for name, given in (("force", force), ("block", block), ("unblock", unblock))
+        if given
+    ]
+    if len(chosen) != 1 or not reason.strip():
+        raise typer.BadParameter(
+            "bless overrules what the lineage says of a model, so it has to be told "
+            "what to do and why. Pass one of --force (bless it, whatever its "
+            "evaluation said), --block (put its bytes on the block-list) and "
+            "--unblock (take them off), and --reason TEXT."
+        )
+    from penstock.pipelines import lineage as ask
+    from penstock.pipelines import overrides
+    from penstock.pipelines.run import usable_root
+
+    opened = _opened(root, store, store_wait)
+    subject = ask.model_behind(opened, _subject(opened, model))
+    act = {
+        "force": overrides.force,
+        "block": overrides.block,
+        "unblock": overrides.unblock,
+    }[chosen[0]]
+    blessing = act(opened, usable_root(root), subject, reason)
+    remarks = _remarks(opened)
+    if as_json:
+        _print_json(
+            {
+                "action": chosen[0],
+                "model": _artifact_json(subject, remarks),
+                "blessing": _artifact_json(blessing, remarks),
+            }
+        )
+        return
+    console = _console()
+    said = _remarked(remarks, blessing)
+    console.print(f"Model {subject.id} is {said}.", markup=False)
+    if force and "verdict" in blessing.properties:
+        console.print(f"Its evaluation said {blessing.properties['verdict']}.")
+    console.print(
+        f"Recorded as ModelBlessing {blessing.id}: {blessing.uri}", markup=False
+    )
 
 
 @app.command()
@@ -974,6 +1114,10 @@ def _is_interrupt(ended: SystemExit) -> bool:
 
 def main() -> None:
     """Run the command line and end the process."""
+    if sys.argv[1:2] == ["artifacts"]:
+        # Which has no use for it. pyarrow imports it, if it is there, with the first
+        # value that it makes, and that takes longer than all else in this verb.
+        sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]
     code = command_line()
     sys.stdout.flush()
     sys.stderr.flush()

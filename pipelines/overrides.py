@@ -81,6 +81,40 @@ class BlockList:
         return self._entries.get(digest)
 
 
+class Remarks:
+    """What to say beside an artifact that somebody did something to.
+
+    Args:
+        overrides: All that was done to models, in the order it was done.
+    """
+
+    def __init__(self, overrides: Iterable[Override]) -> None:
+        done = list(overrides)
+        self._blocked = BlockList(done)
+        self._forced = {
+            each.model.id: each.reason for each in done if each.action is Action.FORCE
+        }
+
+    def of(self, artifact: Artifact) -> dict[str, str]:
+        """Return reasons by what was done: `blocked`, `forced`, `unblocked`.
+
+        Of a model, what counts now; of a blessing, what it records.
+        """
+        if isinstance(artifact, ModelBlessing):
+            return {
+                word: str(artifact.properties[f"{word}_reason"])
+                for word in ("blocked", "forced", "unblocked")
+                if f"{word}_reason" in artifact.properties
+            }
+        if not isinstance(artifact, Model):
+            return {}
+        entry = self._blocked.entry(artifact)
+        found = {"blocked": entry.reason} if entry else {}
+        if artifact.id in self._forced:
+            found["forced"] = self._forced[artifact.id]
+        return found
+
+
 def overrides(store: Store) -> list[Override]:
     """Return all that was done to models, in the order it was done.
 
