@@ -166,7 +166,7 @@ def _times(rows: int, gaps: Sequence[tuple[float, float]]) -> int | None:
     times: float = max((side / distance for distance, side in gaps), default=0.0) ** 2
     if not times <= _MOST_TIMES_THE_ROWS:
         return None
-    needed = math.ceil(rows * times)
+    needed = math.ceil(round(rows * times, 6))
     unit = int(10 ** max(len(str(needed)) - 2, 0))
     return -(-needed // unit) * unit
 
