@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from penstock.components.evaluation.evaluator import Evaluator
+from penstock.components.evaluation.flavors import model_loader, write_flavor
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto.config_pb2 import (
@@ -50,6 +51,8 @@ __all__ = [
     "Options",
     "PerSliceMetricThreshold",
     "SlicingSpec",
+    "model_loader",
+    "write_flavor",
 ]
 
 

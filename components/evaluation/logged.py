@@ -170,10 +170,7 @@ class LoggedPredictions:
 def _array(values: pa.Array) -> Array:
     if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
         values = values.cast(pa.int64())
-    elif pa.types.is_floating(values.type):
-        values = values.cast(
-            pa.float32() if values.type == pa.float16() else values.type
-        )
     elif pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         values = values.cast(pa.large_binary())
-    return np.asarray(values.to_numpy(zero_copy_only=False))
+    found: Array = values.to_numpy(zero_copy_only=False)
+    return found.astype(np.float32) if found.dtype == np.float16 else found

@@ -125,13 +125,18 @@ def find(
             output.
         PipelineError: If the spec asks for what the model is not.
     """
-    from penstock.components.evaluation import flavors, logged, saved_model
+    from penstock.components.evaluation import (
+        flavors,
+        logged,
+        python_predictor,
+        saved_model,
+    )
 
     if model is None:
         return logged.find(subject, spec, schema, outputs)
     folder = model.serving_dir
     if flavors.is_there(folder):
-        return flavors.find(subject, folder, spec, schema, outputs)
+        return python_predictor.find(subject, folder, spec, schema, outputs)
     return saved_model.find(subject, folder, spec, schema, outputs)
 
 

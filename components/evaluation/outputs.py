@@ -69,19 +69,30 @@ def _prediction(subject: str, given: Collection[str], key: str) -> str:
     )
 
 
-def check_rows(subject: str, outputs: Mapping[str, Array], rows: int) -> None:
-    """Check that there is one value, or one array of values, per row.
+def picked(
+    subject: str, outputs: Mapping[str, Array], keys: Mapping[str, str], rows: int
+) -> dict[str, Array]:
+    """Return the wanted of a model's outputs.
+
+    Args:
+        subject: What gave them, in texts.
+        outputs: All that it gave.
+        keys: Which of them each wanted one is, as `chosen` returns them.
+        rows: How many rows it was given.
 
     Raises:
-        DataError: If an output has another number of rows.
+        DataError: If one has another number of rows.
     """
-    for name, array in outputs.items():
-        if array.shape[:1] != (rows,):
+    found = {}
+    for wanted, name in keys.items():
+        found[wanted] = outputs[name]
+        if found[wanted].shape[:1] != (rows,):
             output = f"Output '{name}' of {subject}" if name else f"What {subject} says"
             raise DataError(
-                f"{output} has the shape {array.shape} for {rows} rows. Make the model "
-                "give one output per row."
+                f"{output} has the shape {found[wanted].shape} for {rows} rows. Make "
+                "the model give one output per row."
             )
+    return found
 
 
 def near_misses(missing: Collection[str], legal: Collection[str]) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from penstock.components.columns.forms import is_list
 from penstock.components.evaluation import parsing
 from penstock.components.evaluation.inputs import Inputs
-from penstock.components.evaluation.outputs import check_rows, chosen, near_misses
+from penstock.components.evaluation.outputs import chosen, near_misses, picked
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 if TYPE_CHECKING:
@@ -520,8 +520,7 @@ class SavedModel:
             DataError: If a row cannot be given to the model, the model refuses one,
                 or an output has another number of rows.
         """
-        outputs = self._called(self._source.call, rows)
-        return {wanted: outputs[name] for wanted, name in self._source.keys}
+        return self._called(self._source.call, rows, dict(self._source.keys))
 
     def transform(self, rows: Inputs) -> dict[str, Array]:
         """Return the features and labels that preprocessing signatures compute.
@@ -540,7 +539,10 @@ class SavedModel:
             found.update(self._called(call, rows))
         return found
 
-    def _called(self, call: Call, rows: Inputs) -> dict[str, Array]:
+    def _called(
+        self, call: Call, rows: Inputs, keys: Mapping[str, str] | None = None
+    ) -> dict[str, Array]:
+        """Return outputs of a signature; all of them, if keys do not say which."""
         import tensorflow as tf
 
         tensors = self._tensors(call, rows)
@@ -549,8 +551,9 @@ class SavedModel:
             arrays = self._run(call, tensors)
         except refusals as error:
             raise self._refused(call, rows, error, refusals) from error
-        check_rows(_name(self._source, call), arrays, rows.batch.num_rows)
-        return arrays
+        if keys is None:
+            keys = dict(zip(arrays, arrays, strict=True))
+        return picked(_name(self._source, call), arrays, keys, rows.batch.num_rows)
 
     def _run(self, call: Call, tensors: Mapping[str, tf.Tensor]) -> dict[str, Array]:
         if call.is_of_tfma:
