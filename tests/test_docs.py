@@ -56,6 +56,7 @@ def run_blocks(folder: Path, document: Path) -> str:
 def test_every_guide_has_an_example_that_a_test_runs() -> None:
     guides = {path.name for path in DOCS.glob("*.md") if blocks(path)}
     assert guides == {
+        "blessing.md",
         "evaluation.md",
         "ingestion.md",
         "lineage.md",
@@ -83,6 +84,12 @@ def test_the_validation_guide_runs(tmp_path: Path) -> None:
     assert answer == "Answer.NO"
     assert reasons
     assert all("payment_type" in each and "Mobile" in each for each in reasons)
+
+
+def test_the_guide_to_blessings_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "blessing.md"
+    (said,) = re.findall(r"```text\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
+    assert run_blocks(tmp_path, guide) == said
 
 
 def test_the_guide_to_your_own_component_runs(tmp_path: Path) -> None:
