@@ -47,7 +47,7 @@ MAX_PLOTS = 12
 
 _VALUE_WIDTH = 220
 _DIFFERENCE_WIDTH = 170
-_ROW_MIDDLES = (9, 19)  # of the candidate's bar and the baseline's
+_MIDDLE, _APART = 14, 5  # of a row's bars; candidate and baseline lie apart
 _PLOT = (140, 1160, 30, 1050)  # left, right, top and bottom of a plot's frame
 
 Points: TypeAlias = "Sequence[tuple[float, float]] | np.ndarray[Any, Any]"
@@ -405,18 +405,18 @@ def _group(metric: str, rows: list[Row], plots: dict[str, int]) -> _Group:
     finer = max(
         drawing.places((end for each in differences for end in each), 3), decimals
     )
-    upper, lower = _ROW_MIDDLES
+    apart = _APART if any(row.baseline is not None for row in rows) else 0
     lines = [
         _Line(
             row,
             plots.get(row.slice),
-            _cell(values[index], row.bounds, scale, upper, decimals),
-            _cell(baselines[index], (), scale, lower, decimals),
+            _cell(values[index], row.bounds, scale, _MIDDLE - apart, decimals),
+            _cell(baselines[index], (), scale, _MIDDLE + apart, decimals),
             _cell(
                 differences[index],
                 row.difference_bounds,
                 change,
-                (upper + lower) // 2,
+                _MIDDLE,
                 finer,
                 signed=True,
             ),
