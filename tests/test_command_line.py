@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from benchmarks.import_time import HEAVY
 from penstock.__main__ import command_line
+from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.errors import ComponentFailed
-from tests.pipelines.toys import toy
+from tests.pipelines.toys import Bless, Fit, Make, Push, toy
 
 TOYS = Path(__file__).parent / "pipelines" / "toys.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
@@ -443,7 +445,7 @@ def test_artifacts_are_listed(root: Path, penstock: Callable[..., Said]) -> None
     said = penstock("artifacts", "--root", root, "--type=Model")
     assert said.code == 0
     header, *rows = said.out.splitlines()
-    assert header.split() == ["id", "type", "digest", "location"]
+    assert header.split() == ["id", "type", "digest", "location", "remarks"]
     assert len(rows) == 2
     assert all("Model" in row and f"{root}/toy/Fit/model/" in row for row in rows)
     everything = penstock("artifacts", "--root", root, "--json").json
@@ -456,6 +458,45 @@ def test_artifacts_are_listed(root: Path, penstock: Callable[..., Said]) -> None
         "No artifact of type 'Modle' is recorded (there are 'ExampleAnomalies', "
         "'Examples', 'Model', 'ModelBlessing', 'PushedModel'). Did you mean 'Model'?\n"
     )
+
+
+def test_artifacts_are_asked_for_by_their_properties(
+    root: Path, penstock: Callable[..., Said]
+) -> None:
+    said = penstock("artifacts", "--root", root, "--where", "auc > 0.4 or span == 8")
+    assert (said.code, said.err) == (0, "")
+    header, *rows = said.out.splitlines()
+    assert header.split() == [
+        *("id", "type", "digest", "auc", "span", "location", "remarks"),
+    ]
+    assert [row.split()[1] for row in rows] == ["Model", "Model"]
+    assert all(row.split()[3] == "0.5" for row in rows)
+    question = ("--type=Examples", "--where", "span == 7 and note == 'made by hand'")
+    found = penstock("artifacts", "--root", root, *question, "--json").json
+    assert [each["type"] for each in found] == ["Examples"] * 3
+    said = penstock("artifacts", "--root", root, "--where", "auc > 0.5", "--json")
+    assert (said.code, said.json) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence"),
+    [
+        (
+            ["--type=Model", "--where=acu > 0.9"],
+            "No artifact has the property 'acu' (there are 'auc', 'digest', "
+            "'is_external', 'tfx_version'). Did you mean 'auc'?\n",
+        ),
+        (
+            ["--where=auc > > 1"],
+            "Expression 'auc > > 1' has '>' where a value is expected. Write a column, "
+            "a number or a 'text' there.\n    auc > > 1\n          ^\n",
+        ),
+    ],
+)
+def test_a_question_that_cannot_be_asked_gets_a_sentence(
+    root: Path, penstock: Callable[..., Said], question: list[str], sentence: str
+) -> None:
+    assert penstock("artifacts", "--root", root, *question) == (1, "", sentence)
 
 
 def test_lineage_of_a_version_a_number_and_a_place_is_the_same(
@@ -507,7 +548,14 @@ def test_lineage_of_something_unknown_gets_a_sentence(
 
 
 @pytest.mark.parametrize(
-    "verb", [["runs"], ["show", "last"], ["logs", "last", "x"], ["artifacts"]]
+    "verb",
+    [
+        ["runs"],
+        ["show", "last"],
+        ["logs", "last", "x"],
+        ["artifacts"],
+        ["bless", "1", "--force", "--reason=because"],
+    ],
 )
 def test_a_store_that_is_not_there_is_not_made(
     tmp_path: Path, penstock: Callable[..., Said], verb: list[str]
@@ -578,18 +626,157 @@ def test_a_serving_directory_that_is_not_there_gets_a_sentence(
     )
 
 
-# As a user sees it ---------------------------------------------------------------
+# bless ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A root of one's own with a model that is not blessed, and one that is."""
+    for blessed, rows in ((False, 3), (True, 4)):
+        make = Make(rows=rows)
+        fit = Fit(examples=make.examples)
+        bless = Bless(model=fit.model, blessed=blessed)
+        push = Push(
+            model=fit.model, blessing=bless.blessing, serving_dir=tmp_path / "serving"
+        )
+        pipeline = Pipeline("own", [make, fit, bless, push])
+        run(pipeline, tmp_path, runner=LocalRunner())
+    return tmp_path
+
+
+def of_type(kind: str, root: Path, penstock: Callable[..., Said]) -> list[Any]:
+    listed: list[Any] = penstock(
+        "artifacts", "--root", root, "--type", kind, "--json"
+    ).json
+    return listed
+
+
+def test_a_model_is_blessed_by_force(own: Path, penstock: Callable[..., Said]) -> None:
+    refused, _ = of_type("Model", own, penstock)
+    said = penstock(
+        *("bless", refused["id"], "--root", own, "--force"),
+        *("--reason", "labels were [late]"),
+    )
+    *_, blessing = of_type("ModelBlessing", own, penstock)
+    assert said == (
+        0,
+        f"Model {refused['id']} is blessed by force: labels were [late].\n"
+        "Its evaluation said NOT_BLESSED.\n"
+        f"Recorded as ModelBlessing {blessing['id']}: {blessing['uri']}\n",
+        "",
+    )
+    assert blessing["properties"]["forced"] == 1
+    assert blessing["remarks"] == {"forced": "labels were [late]."}
+    refused, other = of_type("Model", own, penstock)
+    assert refused["remarks"] == {"forced": "labels were [late]."}
+    assert other["remarks"] == {}
+    said = penstock("artifacts", "--root", own, "--where", "forced == 1", "--json")
+    assert said.json == [blessing]
+    ran = penstock("runs", "--root", own, "--json").json
+    said = penstock("show", ran[0]["run"], "--root", own)
+    assert said.out.splitlines()[-1] == (
+        f"Model {refused['id']} is blessed by force: labels were [late]."
+    )
+    assert "by force" not in penstock("show", ran[1]["run"], "--root", own).out
+    for row in penstock("artifacts", "--root", own, "--type=Model").out.splitlines():
+        forced = row.startswith(f"{refused['id']} ")
+        assert row.rstrip().endswith("blessed by force: labels were [late]") is forced
+    said = penstock("lineage", refused["id"], "--downstream", "--root", own)
+    tree = said.out.splitlines()
+    assert tree[0].startswith(
+        f"Model {refused['id']} auc=0.5 blessed by force: labels were [late] sha256:"
+    )
+    made = next(line for line in tree if "read by penstock bless (complete, " in line)
+    assert made.endswith(") labels were [late].")
+    assert f"ModelBlessing {blessing['id']} blessed=1 verdict=NOT_BLESSED" in said.out
+
+
+def test_a_version_is_blocked_and_its_bytes_are_not_pushed_again(
+    own: Path, penstock: Callable[..., Said]
+) -> None:
+    _, good = of_type("Model", own, penstock)
+    act = ("bless", own / "serving" / "1", "--root", own)
+    said = penstock(*act, "--block", "--reason", "loses money", "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json["action"] == "block"
+    assert said.json["model"]["id"] == good["id"]
+    assert said.json["model"]["remarks"] == {"blocked": "loses money."}
+    assert said.json["blessing"]["properties"]["blessed"] == 0
+    said = penstock("lineage", own / "serving" / "1", "--root", own)
+    assert f"model: Model {good['id']} auc=0.5 blocked: loses money" in said.out
+    make = Make(rows=4)
+    fit = Fit(examples=make.examples)
+    bless = Bless(model=fit.model)
+    push = Push(model=fit.model, blessing=bless.blessing)
+    pipeline = Pipeline("again", [make, fit, bless, push])
+    result = run(pipeline, own, runner=LocalRunner())
+    told = penstock("show", "last", "--root", own)
+    again = result.artifact(fit.model)
+    assert (
+        f"'Bless.blessing' says yes, but Model {again.id} has the bytes of Model "
+        f"{good['id']}, which is on the block-list: loses money."
+    ) in told.out
+    assert told.out.splitlines()[-1] == f"Model {again.id} is blocked: loses money."
+    said = penstock(*act, "--unblock", "--reason", "it earns money")
+    first, second = said.out.splitlines()
+    assert first == f"Model {good['id']} is off the block-list: it earns money."
+    assert second.startswith("Recorded as ModelBlessing ")
+    assert {"remarks": {}}.items() <= of_type("Model", own, penstock)[-1].items()
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "run", "runs", "show", "logs", "artifacts", "lineage", "versions"]
+    "options",
+    [
+        [],
+        ["--force"],
+        ["--reason=because"],
+        ["--force", "--reason= "],
+        ["--force", "--block", "--reason=because"],
+    ],
 )
+def test_bless_wants_to_know_what_to_do_and_why(
+    own: Path, penstock: Callable[..., Said], options: list[str]
+) -> None:
+    before = of_type("ModelBlessing", own, penstock)
+    said = penstock("bless", "2", "--root", own, *options)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.endswith(
+        "bless overrules what the lineage says of a model, so it has to be told what "
+        "to do and why. Pass one of --force (bless it, whatever its evaluation said), "
+        "--block (put its bytes on the block-list) and --unblock (take them off), and "
+        "--reason TEXT.\n"
+    )
+    assert of_type("ModelBlessing", own, penstock) == before
+
+
+def test_only_models_are_blessed(own: Path, penstock: Callable[..., Said]) -> None:
+    said = penstock("bless", "1", "--root", own, "--force", "--reason=because")
+    assert said == (
+        1,
+        "",
+        "Artifact 1 is of type Examples, no model. Pass the number or the location of "
+        "a Model ('penstock artifacts --type Model' lists them), or a served version "
+        "as SERVING_DIR/NUMBER.\n",
+    )
+    _, good = of_type("Model", own, penstock)
+    said = penstock("bless", good["uri"], "--root", own, "--force", "--reason=because")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith(f"Model {good['id']} is blessed already, by Model")
+
+
+# As a user sees it ---------------------------------------------------------------
+
+
+VERBS = "run runs show logs artifacts lineage bless versions".split()
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_tells_about_every_verb(penstock: Callable[..., Said], verb: str) -> None:
     said = penstock(*([verb] if verb else []), "--help")
     assert said.code == 0
     assert "Usage:" in said.out
     if not verb:
-        for each in ("run", "runs", "show", "logs", "artifacts", "lineage", "versions"):
+        for each in VERBS:
             assert re.search(rf"^\W*{each} ", said.out, re.MULTILINE)
 
 
@@ -604,6 +791,29 @@ def test_what_goes_through_a_pipe_is_not_cut(root: Path) -> None:
     rows = done.stdout.splitlines()[1:]
     assert all(f"{root}/toy/" in row for row in rows)
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("question", [[], ["--where", "auc > 0.4"]])
+def test_asking_for_artifacts_loads_nothing_that_it_has_no_use_for(
+    root: Path, question: list[str]
+) -> None:
+    verb = ["artifacts", "--root", str(root), *question]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "penstock", *verb],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    # An import of pandas itself is tried, and refused.
+    heavy = {*HEAVY, "pandas.core"} - {
+        "pandas",
+        "ml_metadata",
+        "google.protobuf",
+        "grpc",
+    }
+    assert loaded & heavy == ({"numpy", "pyarrow"} if question else set())
 
 
 def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:
