@@ -288,8 +288,15 @@ class TransformGraph(Artifact):
     TYPE_NAME = "TransformGraph"
 
 
+FLAVOR_FILE = "flavor.json"
+"""In a model that is no SavedModel, the file that names the function that loads it."""
+
+
 class Model(Artifact):
-    """A trained model: a SavedModel below `Format-Serving`."""
+    """A trained model: a SavedModel below `Format-Serving`.
+
+    Or there, instead, the files of a Python predictor and a `flavor.json`.
+    """
 
     TYPE_NAME = "Model"
     BASE_TYPE = "MODEL"

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from penstock.schemas.artifacts import FLAVOR_FILE
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 Answer: TypeAlias = "Array | Mapping[str, Array]"
 Loader = TypeVar("Loader", bound="Callable[[Path], Callable[[pa.RecordBatch], Answer]]")
 
-FILE = "flavor.json"
 _VERSION = 1
 _MARK = "_loads_penstock_models"
 
@@ -66,16 +66,16 @@ def write_flavor(model_dir: str | Path, *, loader: str, columns: Iterable[str]) 
     Raises:
         DataError: If there is no such function.
     """
-    names = list(columns)
     resolved(f"write_flavor('{model_dir}')", loader)
-    Path(model_dir).mkdir(parents=True, exist_ok=True)
+    folder = Path(model_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     said = {
         "version": _VERSION,
         "flavor": "python",
         "loader": loader,
-        "columns": names,
+        "columns": list(columns),
     }
-    (Path(model_dir) / FILE).write_text(json.dumps(said, indent=2) + "\n", "utf-8")
+    (folder / FLAVOR_FILE).write_text(json.dumps(said, indent=2) + "\n", "utf-8")
 
 
 @model_loader
@@ -106,7 +106,7 @@ def load_xgboost(folder: Path) -> Callable[[pa.RecordBatch], Answer]:
 
 def is_there(folder: Path) -> bool:
     """Return whether a model's folder names a loader."""
-    return (folder / FILE).is_file()
+    return (folder / FLAVOR_FILE).is_file()
 
 
 def content(subject: str, file: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from penstock.components.evaluation import flavors
 from penstock.components.evaluation.inputs import Inputs
 from penstock.components.evaluation.outputs import chosen, near_misses, picked
 from penstock.components.evaluation.saved_model import BATCH_ROWS, first_failing
+from penstock.schemas.artifacts import FLAVOR_FILE
 from penstock.schemas.errors import DataError, PipelineError, quoted
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ def find(
         )
     if (folder / "saved_model.pb").is_file():
         raise DataError(
-            f"{subject} holds both a SavedModel and a '{flavors.FILE}', so that what "
+            f"{subject} holds both a SavedModel and a '{FLAVOR_FILE}', so that what "
             "is evaluated might not be what is served. Leave one of them out."
         )
-    file = folder / flavors.FILE
+    file = folder / FLAVOR_FILE
     said = flavors.content(subject, file)
     flavors.resolved(subject, said["loader"])
     missing = [name for name in said["columns"] if name not in schema.names]

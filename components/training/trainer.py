@@ -12,6 +12,7 @@ from penstock.components.base import Component, RunContext, output
 from penstock.components.training.data_accessor import DataAccessor
 from penstock.components.training.fn_args import FnArgs
 from penstock.schemas.artifacts import (
+    FLAVOR_FILE,
     ExampleAnomalies,
     Examples,
     ExampleStatistics,
@@ -32,10 +33,12 @@ class Trainer(Component):
     `run_fn` modules written for TFX work once their `tfx` imports are changed (see
     `penstock.components.training.tfx`).
 
-    The model is refused unless it loads and has a signature `serving_default`. Python,
-    NumPy, TensorFlow and Keras are seeded before the function is called. The same seed,
-    data, code, library versions and machine then give the same model, byte for byte,
-    unless the function itself asks the clock, the network or its own threads.
+    The model is refused unless it loads and has a signature `serving_default`. A model
+    that is no SavedModel says so with `penstock.components.evaluation.write_flavor`; it
+    can be evaluated, and not be pushed. Python, NumPy, TensorFlow and Keras are seeded
+    before the function is called. The same seed, data, code, library versions and
+    machine then give the same model, byte for byte, unless the function itself asks the
+    clock, the network or its own threads.
 
     Example:
         trainer = Trainer(
@@ -118,14 +121,16 @@ class Trainer(Component):
         _set_seeds(self.seed)
         with self._function() as train, saved_model.ordered_variables():
             self._call(train, fn_args)
-        signatures = saved_model.checked_signatures(self.model.serving_dir)
-        saved_model.settle_fingerprint(self.model.serving_dir)
-        self.model.properties["signatures"] = signatures
+        folder = self.model.serving_dir
+        if (folder / FLAVOR_FILE).is_file():
+            framework = "python"
+        else:
+            self.model.properties["signatures"] = saved_model.checked_signatures(folder)
+            saved_model.settle_fingerprint(folder)
+            framework = saved_model.framework(folder)
         for artifact in (self.model, self.model_run):
             artifact.properties["seed"] = self.seed
-            artifact.properties["framework"] = saved_model.framework(
-                self.model.serving_dir
-            )
+            artifact.properties["framework"] = framework
 
     @contextlib.contextmanager
     def _function(self) -> Iterator[Callable[[FnArgs], None]]:

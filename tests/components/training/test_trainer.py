@@ -223,6 +223,17 @@ def test_a_warm_start_begins_at_the_base_model(
     assert answer["doubled"].numpy().tolist() == [12.0]
 
 
+def test_a_python_predictor_is_no_saved_model(
+    tmp_path: Path, parquet: Examples
+) -> None:
+    trainer = _run(
+        tmp_path, examples=parquet, train_fn=train_functions.train_a_python_predictor
+    )
+    assert trainer.model.properties == {"seed": 0, "framework": "python"}
+    names = [each.name for each in trainer.model.serving_dir.iterdir()]
+    assert sorted(names) == ["flavor.json", "model.json"]
+
+
 def test_every_library_is_seeded(tmp_path: Path, parquet: Examples) -> None:
     def weight(folder: str, seed: int) -> float:
         trainer = _run(

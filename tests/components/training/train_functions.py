@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from penstock.components.evaluation import write_flavor
 from penstock.components.training import FnArgs
 
 SEEN: list[FnArgs] = []
@@ -55,6 +56,13 @@ def train_from_base(fn_args: FnArgs) -> None:
     base = tf.saved_model.load(fn_args.base_model)
     answer = base.signatures["serving_default"](x=tf.constant([1.0]))["doubled"]
     save(fn_args.serving_model_dir, float(answer[0]))
+
+
+def train_a_python_predictor(fn_args: FnArgs) -> None:
+    """Write a model that a function loads, and no SavedModel."""
+    loader = "penstock.components.evaluation.flavors:load_xgboost"
+    write_flavor(fn_args.serving_model_dir, loader=loader, columns=["x"])
+    Path(fn_args.serving_model_dir, "model.json").write_text("{}", "utf-8")
 
 
 def raise_an_error(fn_args: FnArgs) -> None:
