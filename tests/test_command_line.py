@@ -767,7 +767,7 @@ def test_only_models_are_blessed(own: Path, penstock: Callable[..., Said]) -> No
 # As a user sees it ---------------------------------------------------------------
 
 
-VERBS = "run runs show logs artifacts lineage bless versions".split()
+VERBS = ["run", "runs", "show", "logs", "artifacts", "lineage", "bless", "versions"]
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])

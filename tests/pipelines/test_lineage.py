@@ -14,7 +14,13 @@ from penstock.pipelines import lineage
 from penstock.pipelines.metadata import Store
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
-from penstock.schemas.artifacts import Artifact, Examples, ExternalArtifact, PushedModel
+from penstock.schemas.artifacts import (
+    Artifact,
+    Examples,
+    ExternalArtifact,
+    Model,
+    PushedModel,
+)
 from penstock.schemas.errors import MetadataError
 from tests.pipelines.toys import Make, toy
 
@@ -148,6 +154,24 @@ def test_what_made_a_served_version(tmp_path: Path) -> None:
     (push,) = lineage.reached(store, examples)
     assert push.properties["pushed_destination"] == str(serving / "1")
     assert lineage.sources(made) == made.of(ExternalArtifact) == ()
+
+
+def test_the_model_behind_a_pushed_one(tmp_path: Path) -> None:
+    result = run(toy(), tmp_path, runner=LocalRunner())
+    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+    made = {name: each.outputs for name, each in result.executions.items()}
+    model = made["Fit"]["model"]
+    assert isinstance(model, Model)
+    assert lineage.model_behind(store, model) is model
+    assert lineage.model_behind(store, made["Push"]["pushed"]).id == model.id
+    examples = made["Make"]["examples"]
+    with pytest.raises(MetadataError) as raised:
+        lineage.model_behind(store, examples)
+    assert str(raised.value) == (
+        f"Artifact {examples.id} is of type Examples, no model. Pass the number or the "
+        "location of a Model ('penstock artifacts --type Model' lists them), or a "
+        "served version as SERVING_DIR/NUMBER."
+    )
 
 
 def test_a_version_that_was_never_pushed_gets_a_sentence(tmp_path: Path) -> None:

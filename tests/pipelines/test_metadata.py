@@ -284,6 +284,40 @@ def test_artifacts_are_found_by_type_pipeline_and_number(tmp_path: Path) -> None
     )
 
 
+def test_what_is_done_outside_of_a_run_is_recorded_at_once(tmp_path: Path) -> None:
+    run(toy(serving_dir=tmp_path / "serving"), tmp_path, runner=LocalRunner())
+    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+    (examples,), (model,) = store.artifacts(Examples), store.artifacts(Model)
+    assert store.executions_of_type("by.Hand") == []
+    inputs = {"model": model, "examples": examples}
+    outputs = {"first": Model("/first", properties={"auc": 0.5}), "second": Model("/2")}
+    number = store.record_execution(
+        "by.Hand",
+        component="hand",
+        pipelines=["toy", "other"],
+        inputs=inputs,
+        outputs=outputs,
+        properties={"reason": "because", "level": 3},
+    )
+    (record,) = store.executions_of_type("by.Hand")
+    assert (record.id, record.type, record.component) == (number, "by.Hand", "hand")
+    assert (record.run_id, record.state, record.reason) == (
+        *("", State.COMPLETE, "because"),
+    )
+    assert record.properties["level"] == 3
+    assert {key: each.id for key, (each,) in record.inputs.items()} == {
+        key: each.id for key, each in inputs.items()
+    }
+    assert {key: each.id for key, (each,) in record.outputs.items()} == {
+        key: each.id for key, each in outputs.items()
+    }
+    assert record.outputs["first"][0].properties["auc"] == 0.5
+    for pipeline in ("toy", "other"):
+        listed = [each.id for each in store.artifacts(Model, pipeline=pipeline)]
+        assert listed[-2:] == [each.id for each in outputs.values()]
+    assert store.find_artifact(999) is None
+
+
 class Trips(Artifact):
     """A type of a user's own."""
 

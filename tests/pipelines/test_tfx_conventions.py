@@ -32,12 +32,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[RunRes
     return root, runs
 
 
-@pytest.fixture
-def reader(written: tuple[Path, list[RunResult]]) -> metadata_store.MetadataStore:
+def reader_of(root: Path) -> metadata_store.MetadataStore:
     config = pb.ConnectionConfig()
-    config.sqlite.filename_uri = str(written[0] / "metadata.sqlite")
+    config.sqlite.filename_uri = str(root / "metadata.sqlite")
     config.sqlite.connection_mode = pb.SqliteMetadataSourceConfig.READONLY
     return metadata_store.MetadataStore(config)
+
+
+@pytest.fixture
+def reader(written: tuple[Path, list[RunResult]]) -> metadata_store.MetadataStore:
+    return reader_of(written[0])
 
 
 def path_of(event: Any) -> list[tuple[str, int]]:
@@ -49,19 +53,21 @@ def path_of(event: Any) -> list[tuple[str, int]]:
     ]
 
 
-def latest_blessed(reader: metadata_store.MetadataStore) -> Any:
-    """The latest blessed model, as TFX's LatestBlessedModelStrategy finds it."""
-    context = reader.get_context_by_type_and_name("pipeline", "toy")
-    blessings = [
-        each
-        for each in reader.get_artifacts_by_context(context.id)
+def latest_blessed(reader: metadata_store.MetadataStore, pipeline: str = "toy") -> Any:
+    """The latest blessed model, as TFX's LatestBlessedModelStrategy finds it.
+
+    The model with the greatest number among those that a blessing names.
+    """
+    context = reader.get_context_by_type_and_name("pipeline", pipeline)
+    artifacts = reader.get_artifacts_by_context(context.id)
+    named = {
+        each.custom_properties["current_model_id"].int_value
+        for each in artifacts
         if each.type == "ModelBlessing"
         and each.custom_properties["blessed"].int_value == 1
-    ]
-    newest = max(blessings, key=lambda each: each.create_time_since_epoch)
-    wanted = newest.custom_properties["current_model_id"].int_value
-    (model,) = reader.get_artifacts_by_id([wanted])
-    return model
+    }
+    models = [each for each in artifacts if each.type == "Model" and each.id in named]
+    return max(models, key=lambda each: each.id, default=None)
 
 
 def test_the_latest_blessed_model_leads_to_its_examples_and_run(
@@ -190,6 +196,87 @@ def test_anomalies_say_as_tfx_does_which_splits_are_blessed(
         for each in reader.get_artifacts_by_type("ExampleAnomalies")
     ]
     assert said == [{"train": 1}, {"train": 0}, {"train": 1}]
+
+
+def test_a_forced_blessing_is_read_as_any_other(tmp_path: Path) -> None:
+    from penstock.pipelines import overrides
+    from penstock.pipelines.inputs import LatestBlessed
+    from penstock.pipelines.metadata import Store
+    from penstock.pipelines.pipeline import Pipeline
+    from penstock.schemas.artifacts import Model
+    from tests.pipelines.toys import Bless, Fit, Make
+
+    ids = []
+    for rows, blessed in ((3, False), (4, True), (5, False)):
+        make = Make(rows=rows)
+        fit = Fit(examples=make.examples)
+        bless = Bless(model=fit.model, blessed=blessed)
+        result = run(Pipeline("p", [make, fit, bless]), tmp_path, runner=LocalRunner())
+        ids.append(result.artifact(fit.model).id)
+    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
+
+    def ours() -> int | None:
+        source: Any = LatestBlessed().source
+        found = source.resolve(store, "p", Make())
+        return found.id if isinstance(found, Model) else None
+
+    def force(id: int | None) -> Any:
+        assert id is not None
+        model = store.artifact(id)
+        assert isinstance(model, Model)
+        return overrides.force(store, tmp_path, model, "labels were late")
+
+    reader = reader_of(tmp_path)
+    assert latest_blessed(reader, "p").id == ours() == ids[1]
+    # Blessed last, but an older model than the one that was blessed before.
+    force(ids[0])
+    assert latest_blessed(reader, "p").id == ours() == ids[1]
+    blessing = force(ids[2])
+    assert latest_blessed(reader, "p").id == ours() == ids[2]
+
+    (stored,) = reader.get_artifacts_by_id([blessing.id])
+    assert (stored.type, stored.state) == ("ModelBlessing", pb.Artifact.LIVE)
+    assert (Path(stored.uri) / "BLESSED").is_file()
+    said = stored.custom_properties
+    assert said["blessed"].int_value == said["forced"].int_value == 1
+    assert said["verdict"].string_value == "NOT_BLESSED"
+    assert said["current_model_id"].int_value == ids[2]
+    assert said["tfx_version"].string_value == "1.21.0"
+    (made,) = reader.get_events_by_artifact_ids([stored.id])
+    assert (made.type, path_of(made)) == (pb.Event.OUTPUT, [("blessing", 0)])
+    (execution,) = reader.get_executions_by_id([made.execution_id])
+    assert execution.type == "penstock.Bless"
+    assert execution.last_known_state == pb.Execution.COMPLETE
+    assert str(uuid.UUID(execution.name)) == execution.name
+    assert execution.custom_properties["reason"].string_value == "labels were late."
+    read = [
+        (each.artifact_id, path_of(each))
+        for each in reader.get_events_by_execution_ids([execution.id])
+        if each.type == pb.Event.INPUT
+    ]
+    assert read == [(ids[2], [("model", 0)])]
+    contexts = reader.get_contexts_by_execution(execution.id)
+    assert [(each.type, each.name) for each in contexts] == [("pipeline", "p")]
+
+
+def test_a_block_is_a_blessing_that_says_no(tmp_path: Path) -> None:
+    """TFX knows no block-list: a blessing from before stays what it was for it."""
+    from penstock.pipelines import overrides
+    from penstock.pipelines.metadata import Store
+    from penstock.schemas.artifacts import Model
+
+    result = run(toy(), tmp_path, runner=LocalRunner())
+    model = result["Fit"].outputs["model"]
+    assert isinstance(model, Model)
+    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
+    blessing = overrides.block(store, tmp_path, model, "loses money")
+    reader = reader_of(tmp_path)
+    (stored,) = reader.get_artifacts_by_id([blessing.id])
+    assert (Path(stored.uri) / "NOT_BLESSED").is_file()
+    said = stored.custom_properties
+    assert said["blessed"].WhichOneof("value") == "int_value"
+    assert (said["blessed"].int_value, said["blocked"].int_value) == (0, 1)
+    assert latest_blessed(reader).id == model.id
 
 
 def test_a_store_of_tfx_is_read_by_us(tmp_path: Path) -> None:
