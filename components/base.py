@@ -157,6 +157,11 @@ class RunContext:
         temp_dir.mkdir(parents=True, exist_ok=True)
         return cls(run_id="local", temp_dir=temp_dir, beam_args=beam_args)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether Beam pipelines run in this process, because no options are given."""
+        return not self.beam_args
+
     def beam_pipeline(self) -> beam.Pipeline:
         """Return a Beam pipeline to use in a `with` statement.
 

@@ -6,6 +6,8 @@ version of pyarrow, which names itself in every file's footer.
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -30,12 +32,22 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
         DataError: If it is not one.
     """
     try:
-        return pq.ParquetFile(str(path), memory_map=True)
+        state = os.stat(path)
+        footer = _footer(str(path), state.st_mtime_ns, state.st_size)
+        return pq.ParquetFile(str(path), memory_map=True, metadata=footer)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
             f"'{path}' cannot be read as Parquet: {_first_line(error)} Give the files "
             "that are Parquet by the pattern, or mend this one."
         ) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _footer(path: str, changed: int, size: int) -> pq.FileMetaData:
+    """Return a file's footer, read once: a file of many row groups has a long one."""
+    del changed, size  # they tell a file from another of its name
+    with pq.ParquetFile(path, memory_map=True) as file:
+        return file.metadata
 
 
 def group_rows(path: str | Path) -> list[int]:

@@ -11,13 +11,14 @@ import pyarrow as pa
 from penstock.components.columns.splits import row_hashes
 from penstock.components.evaluation.batch import Array, Batch
 from penstock.components.evaluation.blessing import Slice
+from penstock.components.evaluation.gathered import Gathered, Queries
 from penstock.components.evaluation.slicing import Assignment, SliceBy
 from penstock.components.evaluation.statistics import Rows, Statistic
 from penstock.components.evaluation.sums import Sums
 
 ROWS = Rows()
 
-_MOST_WAITING = 4  # batches of a sample before it is thinned
+_LEAST_WAITING = 1 << 17  # members of a sample that wait before it is thinned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Settings:
         sampled: Most units (rows or clusters) per slice that are kept for intervals;
             0 for none.
         has_clusters: Whether the units are clusters.
+        queries: What is measured of whole queries; their rows are kept.
     """
 
     slicings: tuple[SliceBy, ...]
@@ -39,6 +41,7 @@ class Settings:
     has_squares: tuple[bool, ...]
     sampled: int = 0
     has_clusters: bool = False
+    queries: tuple[Queries, ...] = ()
 
 
 @dataclasses.dataclass
@@ -71,7 +74,10 @@ class Accumulator:
         self.dropped = 0
         self.slices: list[tuple[int, Slice]] = []
         self._numbers: dict[tuple[int, Slice], int] = {}
-        self._sums = [Sums(each.cells) for each in settings.statistics]
+        self._sums = [
+            Sums(each.cells, is_maximum=each.is_maximum) for each in settings.statistics
+        ]
+        self._gathered = [Gathered(each) for each in settings.queries]
         self._samples: list[Sample] = []
         # The highest rank that a slice's sample takes, by its number.
         self._highest = np.zeros(0, np.uint64)
@@ -99,6 +105,22 @@ class Accumulator:
             slices.append(known[codes])
         members = np.concatenate(rows)
         numbers = np.concatenate(slices)
+        self._add_members(batch, ranks, members, numbers)
+        for each in self._gathered:
+            clusters = ranks if self.settings.has_clusters else None
+            each.add(table, batch, clusters, members, numbers)
+
+    def _add_members(
+        self, batch: Batch, ranks: Array | None, members: Array, numbers: Array
+    ) -> None:
+        """Add rows whose slices are known.
+
+        Args:
+            batch: Their labels, predictions and weights.
+            ranks: The hash of each row's unit, where a sample is kept.
+            members: For each membership of a row in a slice, the row.
+            numbers: The number of the slice.
+        """
         for statistic, squares, sums in zip(
             self.settings.statistics,
             self.settings.has_squares,
@@ -116,12 +138,38 @@ class Accumulator:
         moved = np.array([self._number(*each) for each in other.slices], np.int64)
         for mine, others in zip(self._sums, other._sums, strict=True):
             mine.merge(others, moved)
+        for gathered, more in zip(self._gathered, other._gathered, strict=True):
+            gathered.merge(more, moved)
         for sample in other._samples:
             self._samples.append(
                 dataclasses.replace(sample, slices=moved[sample.slices])
             )
-        if len(self._samples) > _MOST_WAITING:
-            self._thin()
+        self._thin_if_many()
+
+    def of_queries(self, key: str) -> Accumulator:
+        """Return the sums over queries, once all rows are there.
+
+        Slices have the same numbers. Units are queries, or clusters of queries.
+
+        Args:
+            key: The column that groups rows into queries.
+        """
+        (gathered,) = (each for each in self._gathered if each.queries.key == key)
+        statistics = gathered.queries.statistics
+        total = Accumulator(
+            dataclasses.replace(
+                self.settings,
+                statistics=statistics,
+                has_squares=(False,) * len(statistics),
+                has_clusters=True,
+                queries=(),
+            )
+        )
+        for each in self.slices:
+            total._number(*each)
+        for whole in gathered.whole():
+            total._add_members(whole.batch, whole.ranks, whole.members, whole.slices)
+        return total
 
     def sums(self, statistic: Statistic) -> Sums:
         """Return the sums of a statistic, by the numbers of `slices`."""
@@ -150,7 +198,12 @@ class Accumulator:
             self._samples.append(
                 Sample([batch.take(chosen)], ranks[chosen], rows, numbers[kept])
             )
-        if len(self._samples) > _MOST_WAITING:
+        self._thin_if_many()
+
+    def _thin_if_many(self) -> None:
+        """Thin when as much waits as is kept, so that a member is sorted rarely."""
+        sizes = [len(each.rows) for each in self._samples]
+        if len(sizes) > 1 and sum(sizes[1:]) > max(_LEAST_WAITING, sizes[0]):
             self._thin()
 
     def _known(self, slicing: int, assigned: Assignment) -> Array:

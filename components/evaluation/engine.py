@@ -7,14 +7,14 @@ another, because a Beam pipeline of its own costs more than small evaluations ta
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from apache_beam import CombineFn
 
-from penstock.components.base import LiveRows
+from penstock.components.base import LiveRows, RunContext
 from penstock.components.columns.examples import RowGroup, read_row_group
 from penstock.components.evaluation import models
 from penstock.components.evaluation.accumulate import (
@@ -57,6 +57,7 @@ class Work:
         scored: The models.
         columns: The columns to read.
         kept: Columns that metrics see as arrays.
+        computed: Features that preprocessing signatures compute and rows are sliced by.
         cluster_key: Column of the units that intervals are of; '' for rows.
         drops_nan: Whether rows with a NaN score are left out, or else refused.
         seed: Of the sample.
@@ -66,6 +67,7 @@ class Work:
     scored: tuple[Scored, ...]
     columns: tuple[str, ...]
     kept: tuple[str, ...] = ()
+    computed: tuple[str, ...] = ()
     cluster_key: str = ""
     drops_nan: bool = False
     seed: int = 0
@@ -115,15 +117,36 @@ def evaluated(portion: Portion, work: Work, live_rows: LiveRows) -> Accumulator:
     predictors = [models.load(each.source) for each in work.scored]
     size = max(each.source.batch_rows for each in work.scored)
     first = portion.first_row
-    for group in portion.groups:
-        for table in read_row_group(group, columns=work.columns, batch_size=size):
-            if table.num_rows:
-                rows = Inputs(table, portion.split, first)
-                start = (work.seed, portion.place, first)
-                _add(accumulator, work, rows, predictors, start)
-                live_rows(table.num_rows)
-            first += table.num_rows
+    for table in _batches(portion, work.columns, size):
+        rows = Inputs(table, portion.split, first)
+        _add(accumulator, work, rows, predictors, (work.seed, portion.place, first))
+        live_rows(table.num_rows)
+        first += table.num_rows
     return accumulator
+
+
+def _batches(
+    portion: Portion, columns: Sequence[str], size: int
+) -> Iterator[pa.RecordBatch]:
+    """Read a portion; row groups that are small are put together."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for group in portion.groups:
+        for batch in read_row_group(group, columns=columns, batch_size=size):
+            if waiting and rows + batch.num_rows > size:
+                yield _together(waiting)
+                waiting, rows = [], 0
+            waiting.append(batch)
+            rows += batch.num_rows
+    if rows:
+        yield _together(waiting)
+
+
+def _together(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch
 
 
 def _add(
@@ -133,7 +156,7 @@ def _add(
     predictors: Sequence[models.Predictor],
     start: tuple[int, ...],
 ) -> None:
-    table, batch = rows.batch, _scored(work, rows, predictors)
+    table, batch = _scored(work, rows, predictors)
     ranks = None
     if work.settings.sampled:
         ranks = ranks_of_rows(start, table.num_rows)
@@ -155,9 +178,12 @@ def _add(
     accumulator.add(table, batch, ranks)
 
 
-def _scored(work: Work, rows: Inputs, predictors: Sequence[models.Predictor]) -> Batch:
-    """Return labels, predictions, weights and columns of a batch, as arrays."""
+def _scored(
+    work: Work, rows: Inputs, predictors: Sequence[models.Predictor]
+) -> tuple[pa.RecordBatch, Batch]:
+    """Return what rows are sliced by, and their labels, predictions and weights."""
     arrays: dict[Key, Array] = {}
+    features: dict[str, Array] = {}
     said = []
     for scored, predictor in zip(work.scored, predictors, strict=True):
         predictions = predictor.predict(rows)
@@ -165,6 +191,9 @@ def _scored(work: Work, rows: Inputs, predictors: Sequence[models.Predictor]) ->
         for output, values in predictions.items():
             arrays["prediction", scored.name, output] = values
         computed = predictor.transform(rows) if scored.source.gives else {}
+        features |= {
+            name: values for name, values in computed.items() if name in work.computed
+        }
         for output, name in scored.labels:
             arrays["label", scored.name, output] = (
                 computed[name] if name in computed else column(rows.batch, name)
@@ -177,7 +206,25 @@ def _scored(work: Work, rows: Inputs, predictors: Sequence[models.Predictor]) ->
         models.check_same_outputs(*said)
     for name in work.kept:
         arrays["column", "", name] = column(rows.batch, name)
-    return Batch(rows.batch.num_rows, arrays)
+    return _with_columns(rows.batch, features), Batch(rows.batch.num_rows, arrays)
+
+
+def _with_columns(
+    table: pa.RecordBatch, features: Mapping[str, Array]
+) -> pa.RecordBatch:
+    """Return a table with computed features, which hide columns of their name."""
+    if not features:
+        return table
+    kept = [name for name in table.schema.names if name not in features]
+    columns = [table.column(table.schema.names.index(name)) for name in kept]
+    for values in features.values():
+        listed = values.reshape(len(values), -1)
+        columns.append(
+            pa.array(listed[:, 0])
+            if listed.shape[1] == 1
+            else pa.FixedSizeListArray.from_arrays(listed.ravel(), listed.shape[1])
+        )
+    return pa.RecordBatch.from_arrays(columns, names=[*kept, *features])
 
 
 def _not_a_number(batch: Batch) -> Array:
@@ -265,19 +312,37 @@ class Evaluate(CombineFn):  # type: ignore[misc]
 
 
 def accumulated(
-    work: Work, found: Sequence[Portion], live_rows: LiveRows, pipeline: Any = None
+    work: Work, found: Sequence[Portion], context: RunContext
 ) -> Accumulator:
-    """Evaluate portions here, or on the runner of a Beam pipeline.
+    """Evaluate portions in this process, or on the runner that Beam options name.
 
     Args:
         work: What to do.
         found: The portions.
-        live_rows: Shows progress.
-        pipeline: A Beam pipeline; None to evaluate in this process.
+        context: Of the component that runs.
     """
-    if pipeline is None:
+    if context.is_local:
         total = Accumulator(work.settings)
         for portion in found:
-            total.merge(evaluated(portion, work, live_rows))
+            total.merge(evaluated(portion, work, context.live_rows))
         return total
-    raise NotImplementedError
+    import apache_beam as beam
+
+    file = context.temp_dir / "accumulated"
+    with context.beam_pipeline() as root:
+        _ = (
+            root
+            | "List portions" >> beam.Create(list(found), reshuffle=False)
+            | "Spread portions over workers" >> beam.Reshuffle()
+            | "Evaluate portions"
+            >> beam.CombineGlobally(Evaluate(work, context.live_rows))
+            | "Write what was accumulated" >> beam.Map(_write, str(file))
+        )
+    with open(file, "rb") as written:
+        result: Accumulator = pickle.load(written)  # our own, of a moment ago
+    return result
+
+
+def _write(accumulator: Accumulator, path: str) -> None:
+    with open(path, "wb") as file:
+        pickle.dump(accumulator, file)

@@ -286,7 +286,7 @@ def _check_module(module: str, name: str) -> None:
         )
 
 
-def prepared(config: EvalConfig, signatures: Mapping[str, str]) -> EvalConfig:
+def prepared(config: EvalConfig, *, has_baseline: bool) -> EvalConfig:
     """Return the config with TFX's defaults, as TFMA runs it.
 
     The models are named `candidate` and `baseline`; without a baseline, the one model
@@ -294,13 +294,11 @@ def prepared(config: EvalConfig, signatures: Mapping[str, str]) -> EvalConfig:
 
     Args:
         config: As the user wrote it, checked.
-        signatures: The signature that each model is called by; the keys are the
-            models that there are.
+        has_baseline: Whether there is a baseline.
     """
     from tensorflow_model_analysis.utils import config_util
 
     ready = _unnamed(config)
-    has_baseline = BASELINE in signatures
     ready = config_util.update_eval_config_with_defaults(
         ready, has_baseline=has_baseline, rubber_stamp=not has_baseline
     )
@@ -308,7 +306,7 @@ def prepared(config: EvalConfig, signatures: Mapping[str, str]) -> EvalConfig:
         # A type and a signature that are given keep TFMA from loading the model with
         # tf_keras to find them out.
         spec.model_type = "tf_generic"
-        spec.signature_name = signatures[spec.name or CANDIDATE]
+        spec.signature_name = spec.signature_name or "serving_default"
     return ready
 
 
@@ -321,8 +319,16 @@ def _unnamed(config: Any) -> Any:
     return copied
 
 
-def thresholds(ready: EvalConfig) -> list[Threshold]:
-    """Return what a prepared config asks of the candidate's metrics."""
+def thresholds(
+    ready: EvalConfig, confidence: float | Mapping[str, float] | None = None
+) -> list[Threshold]:
+    """Return what a prepared config asks of the candidate's metrics.
+
+    Args:
+        ready: The config.
+        confidence: Of the intervals that have to lie within the bounds: of all
+            metrics, or by metric name. None where values are compared, as TFMA does.
+    """
     from tensorflow_model_analysis.metrics import metric_specs
     from tensorflow_model_analysis.proto import config_pb2
 
@@ -333,26 +339,62 @@ def thresholds(ready: EvalConfig) -> list[Threshold]:
     ).items():
         if key.model_name in baselines:
             continue
+        metric = metric_name(key.to_proto())
+        asked = (
+            confidence.get(metric.name)
+            if isinstance(confidence, Mapping)
+            else confidence
+        )
         for slicing, threshold in given:
             bound = (
                 _value_bound(threshold)
                 if isinstance(threshold, config_pb2.GenericValueThreshold)
                 else _change_bound(threshold)
             )
-            found.append(
-                Threshold(metric_name(key.to_proto()), bound, _slices(slicing))
-            )
+            found.append(Threshold(metric, bound, _slices(slicing), asked))
     return found
 
 
 def ignored_thresholds(config: EvalConfig) -> list[Threshold]:
     """Return the change thresholds of a config, which count only with a baseline."""
+    return [
+        each for each in _all_thresholds(config) if isinstance(each.bound, ChangeBound)
+    ]
+
+
+def _all_thresholds(config: EvalConfig) -> list[Threshold]:
+    """Return the thresholds of a config as if there were a baseline."""
     from tensorflow_model_analysis.utils import config_util
 
-    full = config_util.update_eval_config_with_defaults(
-        _unnamed(config), has_baseline=True
+    return thresholds(
+        config_util.update_eval_config_with_defaults(
+            _unnamed(config), has_baseline=True
+        )
     )
-    return [each for each in thresholds(full) if isinstance(each.bound, ChangeBound)]
+
+
+def check_confidence(
+    config: EvalConfig, confidence: float | Mapping[str, float] | None, subject: str
+) -> None:
+    """Check that a confidence by metric name is of metrics that have a threshold.
+
+    Args:
+        config: As the user wrote it, checked.
+        confidence: Of all metrics, or by name.
+        subject: What it is called in texts: `Evaluator.confidence`.
+
+    Raises:
+        PipelineError: If it names another metric.
+    """
+    if not isinstance(confidence, Mapping):
+        return
+    legal = {each.metric.name for each in _all_thresholds(config)}
+    for name in confidence:
+        if name not in legal:
+            raise PipelineError(
+                f"{subject} has '{name}', which is no metric with a threshold (those "
+                f"are {quoted(legal)}).{did_you_mean(name, legal)}"
+            )
 
 
 def metric_name(key: Any) -> MetricName:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.components.base import Component, RunContext, output
@@ -22,12 +23,19 @@ from penstock.schemas.artifacts import (
     Schema,
     check_split_name,
 )
-from penstock.schemas.errors import DataError, PipelineError
+from penstock.schemas.errors import DataError, PipelineError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto.config_pb2 import EvalConfig
 
-    from penstock.components.evaluation.prediction import Signature, Transformation
+    from penstock.components.evaluation.engine import Portion, Scored, Work
+    from penstock.components.evaluation.intervals import Asked
+    from penstock.components.evaluation.models import PredictionSource
+    from penstock.components.evaluation.plan import Plan
+
+_CONFIDENCE = 0.95  # of intervals that are shown; evidence at another is scaled
+_NAN_SCORES = ("refuse", "drop")
+_SAMPLED = 5_000  # units per slice that intervals are linearized on
 
 
 class Evaluator(Component):
@@ -49,21 +57,39 @@ class Evaluator(Component):
     Attributes:
         examples: The rows to evaluate on.
         model: The candidate. Its signature takes serialized tf.Examples, or the
-            columns as tensors.
+            columns as tensors. Without one, predictions are columns, named by
+            prediction_key of the ModelSpec.
         baseline: The model that it is compared with.
         schema: A feature schema, for the metrics that read one.
         eval_config: What to measure and what to ask of it, a TFMA EvalConfig.
         example_splits: The splits to evaluate on.
+        confidence: What thresholds ask for. None: the value meets the bound, as in
+            TFMA. A number: the whole interval at this confidence does. A dict does so
+            by metric name, for other metrics the value counts.
+        on_inconclusive: What happens when thresholds ask for evidence and the data
+            has too little: `block` or `bless`.
+        cluster_key: A column; rows of equal values are not independent, and intervals
+            are those of clusters.
+        nan_scores: What happens to rows whose score is not a number: `refuse` them
+            with an error, or `drop` and count them.
+        replicates: Of bootstraps.
+        seed: Of all that is drawn for intervals.
         evaluation: The metrics; the overall ones are its properties too.
         blessing: BLESSED or NOT_BLESSED, with reasons.
     """
 
     examples: Examples
-    model: Model
+    model: Model | None = None
     baseline: Model | None = None
     schema: Schema | None = None
     eval_config: EvalConfig
     example_splits: tuple[str, ...] = ("eval",)
+    confidence: float | dict[str, float] | None = None
+    on_inconclusive: str = "block"
+    cluster_key: str = ""
+    nan_scores: str = "refuse"
+    replicates: int = 1_000
+    seed: int = 0
     evaluation: ModelEvaluation = output()
     blessing: ModelBlessing = output()
 
@@ -79,43 +105,67 @@ class Evaluator(Component):
             )
         for name in self.example_splits:
             check_split_name(name)
+        if self.nan_scores not in _NAN_SCORES:
+            raise PipelineError(
+                f"{self.name}.nan_scores is '{self.nan_scores}'. It is one of "
+                f"{quoted(_NAN_SCORES)}.{did_you_mean(self.nan_scores, _NAN_SCORES)}"
+            )
+        if self.replicates < 100:
+            raise PipelineError(
+                f"{self.name}.replicates is {self.replicates}; intervals at 95 % take "
+                "at least 100, and 1,000 are usual."
+            )
+        if self.model is None and self.baseline is not None:
+            raise PipelineError(
+                f"{self.name} has a baseline and no model. Give both, or none to "
+                "evaluate predictions that are columns."
+            )
 
     def run(self, context: RunContext) -> None:
         for split in self.example_splits:
             self.examples.require_split(split)
         configs.check_metrics(self.eval_config)
-        signatures, transformations = self._find_calls()
-        rows = self._check_rows(
-            tuple(signatures.values()),
-            computed={name for each in transformations.values() for name in each.gives},
-        )
+
+        from penstock.components.columns.examples import row_groups
+        from penstock.components.evaluation import engine, measure, results
+        from penstock.components.evaluation.plan import make_plan
+
         ready = configs.prepared(
-            self.eval_config, {name: each.name for name, each in signatures.items()}
+            self.eval_config, has_baseline=self.baseline is not None
         )
-
-        from penstock.components.evaluation import results, tfma_engine
-
-        context.logger.info("Evaluating %s rows with TFMA.", f"{rows:,}")
-        tfma_engine.evaluate(
-            context.beam_pipeline(),
-            examples=self.examples,
-            splits=self.example_splits,
-            eval_config=ready,
-            models=[
-                tfma_engine.Scored(
-                    name,
-                    self._location(self._models[name]),
-                    signature,
-                    transformations[name].takes,
-                )
-                for name, signature in signatures.items()
-            ],
-            schema=self._schema_message(),
-            folder=self.evaluation.path,
-            data_location=self._location(self.examples),
+        plan = make_plan(ready)
+        scored = self._scored(ready, plan)
+        rows = self._check_rows([each.source for each in scored])
+        asked = self._intervals(ready)
+        work = self._work(plan, scored, asked)
+        portions = engine.portions(
+            {split: row_groups(self.examples, split) for split in self.example_splits}
         )
-        context.progress(rows)
-        measured = results.read(self.evaluation.path)
+        context.logger.info("Evaluating %s rows.", f"{rows:,}")
+        accumulated = engine.accumulated(work, portions, context)
+        context.progress_in_all(rows)
+        if accumulated.dropped:
+            context.logger.warning(
+                "%s of %s rows are left out, because a score is not a number.",
+                f"{accumulated.dropped:,}",
+                f"{rows:,}",
+            )
+        found = measure.measured(
+            accumulated,
+            plan.metrics,
+            crosses=plan.crosses,
+            baseline=plan.baseline,
+            asked=asked,
+        )
+        others = self._left_to_tfma(plan, portions, work, context)
+        measured = results.write(
+            self.evaluation.path,
+            found,
+            min_slice_size=ready.options.min_slice_size.value,
+            confidence=_CONFIDENCE,
+            others=others,
+        )
+        self._write_config(ready, portions)
         self.evaluation.properties.update(overall_values(measured))
         judgment = judge(
             configs.thresholds(ready),
@@ -127,12 +177,150 @@ class Evaluator(Component):
         )
         self._bless(judgment)
 
-    @property
-    def _models(self) -> dict[str, Model]:
-        given = {configs.CANDIDATE: self.model}
-        if self.baseline is not None:
-            given[configs.BASELINE] = self.baseline
-        return given
+    def _intervals(self, ready: EvalConfig) -> Asked | None:
+        """Return which intervals are wanted: for evidence, or because TFMA's are."""
+        from penstock.components.evaluation.intervals import Asked
+
+        wanted = ready.options.compute_confidence_intervals.value
+        if self.confidence is None and not wanted:
+            return None
+        return Asked(
+            _CONFIDENCE, self.replicates, self.seed, has_clusters=bool(self.cluster_key)
+        )
+
+    def _work(
+        self, plan: Plan, scored: tuple[Scored, ...], asked: Asked | None
+    ) -> Work:
+        from penstock.components.columns.examples import schema_of
+        from penstock.components.evaluation import accumulate, engine
+        from penstock.components.evaluation.slicing import columns_of
+
+        schema = schema_of(self.examples)
+        computed = {name for each in scored for name in each.source.gives}
+        sliced = {name for each in plan.slicings for name in each.features}
+        statistics = accumulate.statistics_of(
+            [part.statistic for metric in plan.metrics for part in metric.parts]
+        )
+        settings = accumulate.Settings(
+            plan.slicings,
+            statistics,
+            tuple(asked is not None and each.counts for each in statistics),
+            _SAMPLED if asked else 0,
+            bool(self.cluster_key),
+        )
+        needed = {
+            *(name for each in scored for name in each.source.columns),
+            *(
+                column
+                for name in sliced - computed
+                for column in columns_of(name, schema.names)
+            ),
+            *configs.label_columns(self.eval_config),
+            *configs.weight_columns(self.eval_config),
+            *configs.query_columns(self.eval_config),
+            *([self.cluster_key] if self.cluster_key else []),
+        }
+        if plan.left is not None:
+            needed.update(schema.names)  # a metric of a user's module may read any
+        return engine.Work(
+            settings,
+            scored,
+            tuple(name for name in schema.names if name in needed),
+            tuple(sorted(configs.query_columns(self.eval_config))),
+            tuple(sorted(sliced & computed)),
+            self.cluster_key,
+            self.nan_scores == "drop",
+            self.seed,
+        )
+
+    def _scored(self, ready: EvalConfig, plan: Plan) -> tuple[Scored, ...]:
+        """Return how the models are called, and where labels and weights are."""
+        from penstock.components.columns.examples import schema_of
+        from penstock.components.evaluation import models
+        from penstock.components.evaluation.engine import Scored
+        from penstock.components.evaluation.plan import outputs_of
+
+        schema = schema_of(self.examples)
+        given = {configs.CANDIDATE: self.model, configs.BASELINE: self.baseline}
+        sources, specs = [], list(ready.model_specs)
+        for spec in specs:
+            role = spec.name or configs.CANDIDATE
+            model = given[role]
+            subject = (
+                f"Model '{model.source or model.uri}' ({role})"
+                if model
+                else f"Examples '{self.examples.source or self.examples.uri}'"
+            )
+            original = self._spec_of(role)
+            sources.append(
+                models.find(
+                    subject,
+                    model,
+                    original,
+                    schema,
+                    outputs=outputs_of(plan.metrics, spec.name) or ("",),
+                )
+            )
+        computed = [name for each in sources for name in each.gives]
+        configs.check_columns(
+            self.eval_config,
+            {*schema.names, *computed},
+            f"Examples '{self.examples.source or self.examples.uri}'",
+        )
+        return tuple(
+            Scored(
+                spec.name,
+                source,
+                tuple(_keys(spec.label_key, spec.label_keys)),
+                tuple(_keys(spec.example_weight_key, spec.example_weight_keys)),
+            )
+            for spec, source in zip(specs, models.share(sources), strict=True)
+        )
+
+    def _spec_of(self, role: str) -> Any:
+        """Return the user's ModelSpec of a model; one stands for both."""
+        specs = {spec.name: spec for spec in self.eval_config.model_specs}
+        return specs.get(role, next(iter(specs.values())))
+
+    def _left_to_tfma(
+        self, plan: Plan, portions: Sequence[Portion], work: Work, context: RunContext
+    ) -> Path | None:
+        """Let TFMA compute what only it has; return the folder of its result."""
+        if plan.left is None:
+            return None
+        from penstock.components.evaluation import tfma_engine
+
+        context.logger.info(
+            "TFMA computes %s, row by row, which takes longer.", quoted(plan.left_names)
+        )
+        folder = context.temp_dir / "tfma"
+        tfma_engine.evaluate(
+            context.beam_pipeline(),
+            portions,
+            work,
+            eval_config=plan.left,
+            schema=self._schema_message(),
+            folder=folder,
+        )
+        return folder
+
+    def _write_config(self, ready: EvalConfig, portions: Sequence[Portion]) -> None:
+        from penstock.components.evaluation import results
+
+        group = portions[0].groups[0]
+        given = {configs.CANDIDATE: self.model, configs.BASELINE: self.baseline}
+        locations = {
+            spec.name: self._location(model)
+            for spec in ready.model_specs
+            if (model := given[spec.name or configs.CANDIDATE]) is not None
+        }
+        results.write_config(
+            self.evaluation.path,
+            ready,
+            self._location(self.examples),
+            "parquet" if group.payload_format == "FORMAT_PARQUET" else "tfrecords",
+            locations,
+        )
 
     def _location(self, artifact: Examples | Model) -> str:
         """Return where an artifact is, relative to the evaluation.
@@ -156,58 +344,19 @@ class Evaluator(Component):
                 "producer again."
             ) from error
 
-    def _find_calls(self) -> tuple[dict[str, Signature], dict[str, Transformation]]:
-        """Return how to call the models, by name; the data has what they take."""
-        from penstock.components.columns.examples import schema_of
-        from penstock.components.evaluation.prediction import (
-            check_types,
-            find_signature,
-            find_transformation,
-        )
-
-        columns = schema_of(self.examples)
-        specs = {spec.name: spec for spec in self.eval_config.model_specs}
-        signatures, transformations = {}, {}
-        for name, model in self._models.items():
-            spec = specs.get(name, next(iter(specs.values())))
-            subject = f"Model '{model.source or model.uri}' ({name})"
-            signatures[name] = find_signature(
-                subject, model.serving_dir, spec.signature_name, columns.names
-            )
-            check_types(signatures[name], columns)
-            transformations[name] = find_transformation(
-                subject,
-                model.serving_dir,
-                spec.preprocessing_function_names,
-                columns.names,
-            )
-        added = [name for each in transformations.values() for name in each.gives]
-        configs.check_columns(
-            self.eval_config,
-            {*columns.names, *added},
-            f"Examples '{self.examples.source or self.examples.uri}'",
-        )
-        return signatures, transformations
-
-    def _check_rows(
-        self, signatures: Iterable[Signature], *, computed: set[str]
-    ) -> int:
+    def _check_rows(self, sources: Sequence[PredictionSource]) -> int:
         """Return the number of rows; each has a label and what the models take.
 
         Labels that a signature computes are not looked at.
 
-        Looked at before the Beam pipeline starts: only the columns in question are
-        read, and an error names the column and not a worker.
+        Looked at before anything is predicted: only the columns in question are read,
+        and an error names the column and not a worker.
         """
         from penstock.components.columns.examples import count_rows, read_batches
-        from penstock.components.evaluation.prediction import missing_values
 
+        computed = {name for each in sources for name in each.gives}
         labels = configs.label_columns(self.eval_config) - computed
-        takes = {
-            column: signature
-            for signature in signatures
-            for column in signature.columns.values()
-        }
+        takes = {name: each for each in sources for name in each.required}
         total = 0
         for split in self.example_splits:
             rows = count_rows(self.examples, split)
@@ -232,9 +381,9 @@ class Evaluator(Component):
                         f"{rows:,} rows of split '{split}'. Leave such rows out before "
                         "ingestion, or evaluate on another split."
                     )
-            for name, signature in takes.items():
+            for name, source in takes.items():
                 if missing[name]:
-                    raise missing_values(signature, name, missing[name])
+                    raise source.missing_values(name, missing[name])
         return total
 
     def _bless(self, judgment: Judgment) -> None:
@@ -242,11 +391,12 @@ class Evaluator(Component):
         properties: dict[str, Any] = {
             "blessed": int(blessed),
             "verdict": judgment.word.value,
-            "current_model": self.model.uri,
             "component_id": self.name,
         }
-        if self.model.id is not None:
-            properties["current_model_id"] = self.model.id
+        if self.model is not None:
+            properties["current_model"] = self.model.uri
+            if self.model.id is not None:
+                properties["current_model_id"] = self.model.id
         if self.baseline is not None:
             properties["baseline_model"] = self.baseline.uri
             if self.baseline.id is not None:
@@ -254,6 +404,13 @@ class Evaluator(Component):
         self.blessing.properties.update(properties)
         self.blessing.set_reasons(judgment.reasons, against=judgment.against)
         (self.blessing.path / ("BLESSED" if blessed else "NOT_BLESSED")).touch()
+
+
+def _keys(one: str, many: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield outputs and their columns; the output '' stands for all."""
+    if one:
+        yield "", one
+    yield from sorted(many.items())
 
 
 def _missing_rows(batch: Any) -> Iterator[tuple[str, int]]:

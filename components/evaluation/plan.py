@@ -6,15 +6,19 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from penstock.components.evaluation.accumulate import statistics_of
 from penstock.components.evaluation.blessing import CrossSlicing
 from penstock.components.evaluation.eval_config import BASELINE, cross_slicing
+from penstock.components.evaluation.gathered import Queries
 from penstock.components.evaluation.metrics.registry import (
     Metric,
     Request,
     find_builder,
 )
 from penstock.components.evaluation.slicing import SliceBy, slices_by
+from penstock.components.evaluation.statistics import Statistic
 from penstock.components.evaluation.views import View
+from penstock.schemas.errors import PipelineError, quoted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,49 @@ class Plan:
     baseline: str | None
     left: Any
     left_names: tuple[str, ...]
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """What is summed over rows, the number of rows first."""
+        return self._statistics("")
+
+    @property
+    def queries(self) -> tuple[Queries, ...]:
+        """What is summed over queries, by query key."""
+        keys = dict.fromkeys(each.query_key for each in self.metrics if each.query_key)
+        return tuple(
+            Queries(
+                key,
+                self._statistics(key),
+                frozenset(
+                    (each.key.model_name, each.key.output_name)
+                    for each in self.metrics
+                    if each.query_key == key
+                ),
+                frozenset(
+                    name
+                    for each in self.metrics
+                    if each.query_key == key
+                    for name in each.columns
+                ),
+            )
+            for key in keys
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that metrics read beside labels, predictions and weights."""
+        return tuple(sorted({name for each in self.metrics for name in each.columns}))
+
+    def _statistics(self, query_key: str) -> tuple[Statistic, ...]:
+        return statistics_of(
+            [
+                part.statistic
+                for each in self.metrics
+                if each.query_key == query_key
+                for part in each.parts
+            ]
+        )
 
 
 def make_plan(ready: Any, schema: Any = None) -> Plan:
@@ -61,7 +108,7 @@ def make_plan(ready: Any, schema: Any = None) -> Plan:
                 kept.metrics.append(config)
                 names.append(config.class_name)
             else:
-                metrics.update((each.key, each) for each in found)
+                _add(metrics, found)
         if kept.metrics:
             left.metrics_specs.append(kept)
     return Plan(
@@ -74,19 +121,35 @@ def make_plan(ready: Any, schema: Any = None) -> Plan:
     )
 
 
+def _add(metrics: dict[Any, Metric], found: Sequence[Metric]) -> None:
+    """Add metrics, unless there are such already: as TFMA, the first one counts."""
+    for each in found:
+        before = metrics.setdefault(each.key, each)
+        if before.query_key != each.query_key:
+            keys = [key for key in (before.query_key, each.query_key) if key]
+            raise PipelineError(
+                f"The eval_config asks for '{each.key.name}' with the query_key "
+                f"{quoted(keys)} and with another or none. Give one of them a name of "
+                "its own in its config."
+            )
+
+
 def _built(
     ready: Any, schema: Any, spec: Any, config: Any, baseline: str | None
 ) -> list[Metric] | None:
     """Return a metric for every model, output and class; None if TFMA has to."""
-    builder = find_builder(config)
+    builder = find_builder(config, spec.query_key)
     if builder is None or spec.output_weights:
         return None
     found: list[Metric] = []
     for request in _requests(ready, schema, spec, config, baseline):
+        view = request.view
+        if spec.query_key and (view.class_id is not None or view.is_aggregated):
+            return None  # a query has no classes
         built = builder(request)
         if built is None:
             return None
-        found += built
+        found += (dataclasses.replace(each, query_key=spec.query_key) for each in built)
     return found
 
 
@@ -123,6 +186,7 @@ def _requests(
                 bool(key.aggregation_type),
                 weights,
                 bool(key.example_weighted),
+                spec.query_key,
             ),
             spec.query_key,
             baseline if key.model_name != BASELINE else None,

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.components.columns import tfrecord
 from penstock.components.evaluation.blessing import (
+    Interval,
     Measured,
     MetricName,
     Slice,
     SliceMetrics,
 )
 from penstock.components.evaluation.eval_config import BASELINE, metric_name
+from penstock.components.evaluation.measure import Found
 
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto.config_pb2 import EvalConfig
 
 CONFIG_FILE = "eval_config.json"
-_TOO_SMALL = "__ERROR__"
+TOO_SMALL = "__ERROR__"
 
 
 def write_config(
@@ -54,11 +57,26 @@ def write_config(
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
-def in_one_order(folder: Path) -> None:
-    """Rewrite the records of a result as one file of each kind, sorted by slice.
+def write(
+    folder: Path,
+    found: Sequence[Found],
+    *,
+    min_slice_size: int,
+    confidence: float,
+    others: Path | None = None,
+) -> list[SliceMetrics]:
+    """Write metrics and plots as TFMA does, one file of each kind, sorted by slice.
 
-    Beam leaves them in whatever order its workers were done, in as many files as the
-    runner likes.
+    Args:
+        folder: Where to write.
+        found: What was measured.
+        min_slice_size: Slices of fewer rows get TFMA's error instead of metrics.
+        confidence: Of the intervals.
+        others: Folder of a result of TFMA's own for the same slices, whose metrics
+            are added.
+
+    Returns:
+        All metrics, also the others', slice by slice, all rows first.
     """
     import tensorflow as tf
     from tensorflow_model_analysis.proto import metrics_for_slice_pb2 as messages
@@ -68,17 +86,103 @@ def in_one_order(folder: Path) -> None:
         "plots": messages.PlotsForSlice,
         "attributions": messages.AttributionsForSlice,
     }
+    ours: dict[str, list[Any]] = {
+        "metrics": [_metrics(each, min_slice_size) for each in found],
+        "plots": [each for each in map(_plots, found) if each is not None],
+        "attributions": [],
+    }
+    rows = {
+        _slice_bytes(message): each.rows
+        for message, each in zip(ours["metrics"], found, strict=True)
+    }
+    measured: list[SliceMetrics] = []
     for name, kind in kinds.items():
-        files = sorted(folder.glob(f"{name}-*-of-*.tfrecord"))
-        found = [kind.FromString(record) for path in files for record in _records(path)]
-        found.sort(key=_slice_bytes)
-        for path in files:
-            path.unlink()
-        with tf.io.TFRecordWriter(
-            str(folder / f"{name}-00000-of-00001.tfrecord")
-        ) as writer:
-            for message in found:
+        by_slice = {_slice_bytes(each): each for each in ours[name]}
+        for path in sorted(others.glob(f"{name}-*-of-*.tfrecord")) if others else ():
+            for record in _records(path):
+                _merge(by_slice, kind.FromString(record))
+        path = folder / f"{name}-00000-of-00001.tfrecord"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for key, message in sorted(by_slice.items()):
                 writer.write(message.SerializeToString(deterministic=True))
+                if name == "metrics":
+                    each = _slice_metrics(message, confidence)
+                    measured.append(dataclasses.replace(each, rows=rows.get(key)))
+    return measured
+
+
+def _merge(by_slice: dict[tuple[bytes, bytes], Any], message: Any) -> None:
+    """Add what TFMA measured in a slice, unless the slice is too small."""
+    key = _slice_bytes(message)
+    mine = by_slice.get(key)
+    if mine is None:
+        by_slice[key] = message
+    elif not (hasattr(mine, "metrics") and TOO_SMALL in mine.metrics):
+        message.ClearField("slice_key")
+        message.ClearField("cross_slice_key")
+        mine.MergeFrom(message)
+
+
+def _metrics(each: Found, min_slice_size: int) -> Any:
+    """Return the message of one slice, with confidence intervals."""
+    from tensorflow_model_analysis.metrics import metric_types
+    from tensorflow_model_analysis.proto import metrics_for_slice_pb2 as messages
+    from tensorflow_model_analysis.writers import (
+        metrics_plots_and_validations_writer as writer,
+    )
+
+    values: dict[Any, Any] = {
+        key: value
+        for key, value in each.values.items()
+        if not isinstance(key, metric_types.PlotKey)
+    }
+    if each.rows < min_slice_size and each.baseline_slice is None:
+        values = {
+            TOO_SMALL: f"The slice has {each.rows:,} rows, fewer than {min_slice_size:,}, "
+            "the min_slice_size."
+        }
+    message = writer.convert_slice_metrics_to_proto((_key(each), values), None)
+    for pair in message.metric_keys_and_values:
+        spread = each.spreads.get(metric_types.MetricKey.from_proto(pair.key))
+        if spread is not None:
+            convert = writer.convert_metric_value_to_proto
+            pair.confidence_interval.CopyFrom(
+                messages.ConfidenceInterval(
+                    lower_bound=convert(_plain(spread.lower)),
+                    upper_bound=convert(_plain(spread.upper)),
+                )
+            )
+            if math.isfinite(spread.degrees):
+                pair.confidence_interval.degrees_of_freedom.value = int(spread.degrees)
+    return message
+
+
+def _plain(value: Any) -> Any:
+    return value if value.ndim else float(value)
+
+
+def _plots(each: Found) -> Any:
+    """Return the message of the plots of one slice; None if it has none."""
+    from tensorflow_model_analysis.metrics import metric_types
+    from tensorflow_model_analysis.writers import (
+        metrics_plots_and_validations_writer as writer,
+    )
+
+    values = {
+        key: value
+        for key, value in each.values.items()
+        if isinstance(key, metric_types.PlotKey)
+    }
+    if not values:
+        return None
+    return writer.convert_slice_plots_to_proto((_key(each), values), None)
+
+
+def _key(each: Found) -> Any:
+    """Return TFMA's key of a slice, or of a comparison of two."""
+    if each.baseline_slice is None:
+        return each.slice
+    return each.baseline_slice, each.slice
 
 
 def _records(path: Path) -> Iterator[bytes]:
@@ -93,32 +197,35 @@ def _slice_bytes(message: Any) -> tuple[bytes, bytes]:
     )
 
 
-def read(folder: Path) -> list[SliceMetrics]:
+def read(folder: Path, *, confidence: float = 0.95) -> list[SliceMetrics]:
     """Return the metrics of a result, slice by slice, all rows first.
 
     Args:
         folder: Folder of a ModelEvaluation.
+        confidence: Of the intervals in it, which TFMA's files do not say.
     """
     from tensorflow_model_analysis.proto import metrics_for_slice_pb2 as messages
 
     return [
-        _slice_metrics(messages.MetricsForSlice.FromString(record))
+        _slice_metrics(messages.MetricsForSlice.FromString(record), confidence)
         for path in sorted(folder.glob("metrics-*-of-*.tfrecord"))
         for record in _records(path)
     ]
 
 
-def _slice_metrics(message: Any) -> SliceMetrics:
+def _slice_metrics(message: Any, confidence: float) -> SliceMetrics:
     metrics: dict[MetricName, Measured] = {}
     for pair in message.metric_keys_and_values:
         name, value = metric_name(pair.key), _number(pair.value)
+        interval = _interval(pair, confidence)
         before = metrics.get(name, Measured(None))
         if pair.key.is_diff:
-            metrics[name] = dataclasses.replace(before, difference=value)
+            changed = {"difference": value, "difference_interval": interval}
         elif pair.key.model_name == BASELINE:
-            metrics[name] = dataclasses.replace(before, baseline=value)
+            changed = {"baseline": value, "baseline_interval": interval}
         else:
-            metrics[name] = dataclasses.replace(before, value=value)
+            changed = {"value": value, "interval": interval}
+        metrics[name] = dataclasses.replace(before, **changed)
     if message.WhichOneof("slicing_spec_oneof") == "cross_slice_key":
         crossed = message.cross_slice_key
         return SliceMetrics(
@@ -129,8 +236,22 @@ def _slice_metrics(message: Any) -> SliceMetrics:
     return SliceMetrics(
         _slice(message.slice_key.single_slice_keys),
         metrics,
-        is_too_small=_TOO_SMALL in message.metrics,
+        is_too_small=TOO_SMALL in message.metrics,
     )
+
+
+def _interval(pair: Any, confidence: float) -> Interval | None:
+    """Return the confidence interval of a number; None if it has none."""
+    if not pair.HasField("confidence_interval"):
+        return None
+    found = pair.confidence_interval
+    lower, upper = _number(found.lower_bound), _number(found.upper_bound)
+    if lower is None or upper is None:
+        return None
+    degrees = math.inf
+    if found.HasField("degrees_of_freedom"):
+        degrees = float(found.degrees_of_freedom.value)
+    return Interval(lower, upper, confidence, degrees)
 
 
 def _slice(keys: Iterable[Any]) -> Slice:

@@ -7,6 +7,7 @@ slice of 100 rows no more than 100 cells.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from penstock.components.evaluation.batch import Array
 from penstock.components.evaluation.statistics import Contributions
 
 _MOST_DENSE = 1 << 22  # cells that are counted in one array, 32 MiB
-_PARTS = 8  # that wait before they are merged
+_LEAST_WAITING = 1 << 18  # places that wait before they are merged
 
 
 @dataclasses.dataclass
@@ -24,11 +25,14 @@ class Sums:
     Attributes:
         cells: Number of cells of the statistic.
         per_row: The most cells that one row fell into.
+        is_maximum: Whether the greatest is kept instead of the sum.
     """
 
     cells: int
     per_row: int = 0
+    is_maximum: bool = False
     _parts: list[tuple[Array, Array]] = dataclasses.field(default_factory=list)
+    _waiting: int = 0
 
     def add(
         self, rows: Array | None, slices: Array, found: Contributions, *, squares: bool
@@ -62,7 +66,7 @@ class Sums:
             (only,) = columns
             columns.append(None if only is None else only * only)
         self.per_row = max(self.per_row, width)
-        self._append(*_reduced(places.ravel(), columns))
+        self._append(*self._reduced(places.ravel(), columns))
 
     def merge(self, other: Sums, slices: Array) -> None:
         """Add other sums; `slices` are the numbers that their slices have here."""
@@ -80,7 +84,8 @@ class Sums:
             places = np.concatenate([each for each, _ in self._parts])
             values = np.concatenate([each for _, each in self._parts])
             columns = [values[:, column] for column in range(values.shape[1])]
-            self._parts = [_reduced(places, columns)]
+            self._parts = [self._reduced(places, columns)]
+        self._waiting = 0
         return self._parts[0]
 
     def of(self, number: int) -> tuple[Array, Array]:
@@ -99,13 +104,30 @@ class Sums:
         found[places[start:end] - first * self.cells] = values[start:end, :columns]
         return found.reshape(last - first, self.cells, columns)
 
+    def _reduced(
+        self, places: Array, columns: Sequence[Array | None]
+    ) -> tuple[Array, Array]:
+        return (_greatest if self.is_maximum else _summed)(places, columns)
+
     def _append(self, places: Array, values: Array) -> None:
         self._parts.append((places, values))
-        if len(self._parts) > _PARTS:
+        # Merged when as much waits as is merged, so that each place moves a few times
+        # at most, however many batches there are.
+        self._waiting += len(places)
+        if self._waiting > max(_LEAST_WAITING, len(self._parts[0][0])):
             self.all()
 
 
-def _reduced(places: Array, columns: list[Array | None]) -> tuple[Array, Array]:
+def _greatest(places: Array, columns: Sequence[Array | None]) -> tuple[Array, Array]:
+    """Return places without repetition, rising, and the greatest of each column."""
+    order = np.argsort(places, kind="stable")
+    places = places[order]
+    starts = np.flatnonzero(np.diff(places, prepend=-1))
+    values = [np.ones(len(order)) if each is None else each[order] for each in columns]
+    return places[starts], np.maximum.reduceat(np.stack(values, axis=1), starts)
+
+
+def _summed(places: Array, columns: Sequence[Array | None]) -> tuple[Array, Array]:
     """Return places without repetition, rising, and the sums of each column."""
     if len(places) == 0:
         return np.zeros(0, np.int64), np.zeros((0, len(columns)))
