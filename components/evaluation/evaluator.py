@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.components.base import Component, RunContext, output
 from penstock.components.evaluation import eval_config as configs
 from penstock.components.evaluation.blessing import (
     Judgment,
-    Word,
     judge,
     overall_values,
 )
@@ -85,7 +84,7 @@ class Evaluator(Component):
     eval_config: EvalConfig
     example_splits: tuple[str, ...] = ("eval",)
     confidence: float | dict[str, float] | None = None
-    on_inconclusive: str = "block"
+    on_inconclusive: Literal["block", "bless"] = "block"
     cluster_key: str = ""
     nan_scores: str = "refuse"
     replicates: int = 1_000
@@ -105,6 +104,7 @@ class Evaluator(Component):
             )
         for name in self.example_splits:
             check_split_name(name)
+        self._check_confidence()
         if self.nan_scores not in _NAN_SCORES:
             raise PipelineError(
                 f"{self.name}.nan_scores is '{self.nan_scores}'. It is one of "
@@ -121,10 +121,26 @@ class Evaluator(Component):
                 "evaluate predictions that are columns."
             )
 
+    def _check_confidence(self) -> None:
+        given = self.confidence
+        numbers = given if isinstance(given, Mapping) else {"": given}
+        for metric, number in numbers.items():
+            if number is not None and not 0.5 < number < 1:
+                subject = f"{self.name}.confidence" + (
+                    f"['{metric}']" if metric else ""
+                )
+                raise PipelineError(
+                    f"{subject} is {number}; a confidence lies between 0.5 and 1. "
+                    "Pass 0.95 for intervals of 95 %."
+                )
+
     def run(self, context: RunContext) -> None:
         for split in self.example_splits:
             self.examples.require_split(split)
         configs.check_metrics(self.eval_config)
+        configs.check_confidence(
+            self.eval_config, self.confidence, f"{self.name}.confidence"
+        )
 
         from penstock.components.columns.examples import row_groups
         from penstock.components.evaluation import engine, measure, results
@@ -168,12 +184,13 @@ class Evaluator(Component):
         self._write_config(ready, portions)
         self.evaluation.properties.update(overall_values(measured))
         judgment = judge(
-            configs.thresholds(ready),
+            configs.thresholds(ready, self.confidence),
             measured,
             ignored=()
             if self.baseline
             else configs.ignored_thresholds(self.eval_config),
             min_slice_size=ready.options.min_slice_size.value,
+            on_inconclusive=self.on_inconclusive,
         )
         self._bless(judgment)
 
@@ -387,12 +404,7 @@ class Evaluator(Component):
         return total
 
     def _bless(self, judgment: Judgment) -> None:
-        blessed = judgment.word is Word.BLESSED
-        properties: dict[str, Any] = {
-            "blessed": int(blessed),
-            "verdict": judgment.word.value,
-            "component_id": self.name,
-        }
+        properties: dict[str, Any] = {"component_id": self.name}
         if self.model is not None:
             properties["current_model"] = self.model.uri
             if self.model.id is not None:
@@ -403,7 +415,7 @@ class Evaluator(Component):
                 properties["baseline_model_id"] = self.baseline.id
         self.blessing.properties.update(properties)
         self.blessing.set_reasons(judgment.reasons, against=judgment.against)
-        (self.blessing.path / ("BLESSED" if blessed else "NOT_BLESSED")).touch()
+        self.blessing.decide(judgment.word.value, blessed=judgment.blessed)
 
 
 def _keys(one: str, many: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -31,8 +31,14 @@ from penstock.components.evaluation import (
     SlicingSpec,
     eval_config,
 )
-from penstock.components.evaluation.blessing import Judgment, Word, judge
+from penstock.components.evaluation.blessing import (
+    Judgment,
+    SliceMetrics,
+    Word,
+    judge,
+)
 from penstock.components.evaluation.results import _slice_metrics
+from penstock.schemas.errors import PipelineError
 
 HIGHER = MetricDirection.HIGHER_IS_BETTER
 LOWER = MetricDirection.LOWER_IS_BETTER
@@ -87,12 +93,17 @@ def auc(
     )
 
 
+def plain(records: list[Any]) -> list[SliceMetrics]:
+    """Return TFMA's metrics of slices as our plain values."""
+    convert = writer.convert_slice_metrics_to_proto
+    return [_slice_metrics(convert(record, []), 0.95) for record in records]
+
+
 def both(
     config: EvalConfig, sliced: Sliced, *, baseline: bool
 ) -> tuple[bool, Judgment]:
     """Return TFMA's decision and ours on the same metric values."""
-    signatures = {"candidate": "serve", **({"baseline": "serve"} if baseline else {})}
-    ready = eval_config.prepared(config, signatures)
+    ready = eval_config.prepared(config, has_baseline=baseline)
     records = []
     for key, metrics in sliced.items():
         found = {}
@@ -114,7 +125,7 @@ def both(
     result = combined.extract_output(result)
     ours = judge(
         eval_config.thresholds(ready),
-        [_slice_metrics(writer.convert_slice_metrics_to_proto(r, [])) for r in records],
+        plain(records),
         ignored=() if baseline else eval_config.ignored_thresholds(config),
     )
     return result.validation_ok, ours
@@ -155,7 +166,7 @@ CROSSED: Sliced = {**SLICED, (CARD, CASH): {"auc": (0.25, 0.05)}}
         (auc(change(HIGHER, relative=0.02)), OVERALL, True, False),
         (auc(change(LOWER, relative=0.02)), OVERALL, True, True),
         (auc(change(LOWER, absolute=0.1, relative=0.001)), OVERALL, True, False),
-        (auc(change(HIGHER, relative=0.0)), {(): {"auc": (0.5, 0.0)}}, True, False),
+        (auc(change(HIGHER, relative=0.0)), {(): {"auc": (0.5, 1e-12)}}, True, True),
         (auc(change(HIGHER, absolute=0.0)), {(): {"auc": (0.5, 0.0)}}, True, True),
         (auc(change(HIGHER, absolute=0.0)), {(): {"auc": (math.nan, 1)}}, True, False),
         (auc(value(lower=0.5), change(HIGHER, absolute=0.0)), OVERALL, True, True),
@@ -243,7 +254,33 @@ def test_generated_decisions_equal_tfmas(
     }
     config = auc(value(*bounds), change(direction, *changes), slices=slices)
     theirs, ours = both(config, sliced, baseline=baseline)
-    assert (ours.word is Word.BLESSED) is theirs
+    if changes[1] is not None and any(other == 0 for _, other in values):
+        assert theirs <= (ours.word is Word.BLESSED)  # a named difference, see below
+    else:
+        assert (ours.word is Word.BLESSED) is theirs
+
+
+@pytest.mark.parametrize(
+    ("threshold", "candidate", "expected"),
+    [
+        (change(HIGHER, relative=0.0), 0.5, Word.BLESSED),
+        (change(HIGHER, relative=0.1), 0.5, Word.BLESSED),
+        (change(HIGHER, relative=-0.1), 0.0, Word.BLESSED),
+        (change(HIGHER, relative=0.1), 0.0, Word.NOT_BLESSED),
+        (change(HIGHER, relative=-0.1), -0.5, Word.NOT_BLESSED),
+        (change(LOWER, relative=0.1), -0.5, Word.BLESSED),
+        (change(LOWER, relative=0.1), 0.0, Word.BLESSED),
+        (change(LOWER, relative=0.1), 0.5, Word.NOT_BLESSED),
+    ],
+)
+def test_relative_changes_from_zero_are_a_named_difference(
+    threshold: MetricThreshold, candidate: float, expected: Word
+) -> None:
+    # TFMA's relative change from a baseline of 0 is NaN, which meets no bound: it
+    # refuses a candidate that is better. Here it is infinite, or 0 for no change.
+    theirs, ours = both(auc(threshold), {(): {"auc": (candidate, 0.0)}}, baseline=True)
+    assert theirs is False
+    assert ours.word is expected
 
 
 def test_a_config_without_thresholds_is_a_named_difference() -> None:
@@ -261,7 +298,7 @@ def test_comparisons_of_slices_are_a_named_difference() -> None:
     theirs, ours = both(config, CROSSED, baseline=True)
     assert theirs is False
     assert ours.word is Word.BLESSED
-    ready = eval_config.prepared(config, {"candidate": "serve"})
+    ready = eval_config.prepared(config, has_baseline=False)
     key = metric_types.MetricKey("auc", example_weighted=False)
     record: Any = ((CARD, CASH), {key: 0.25})
     assert metrics_validator.validate_metrics(record, ready).validation_ok
@@ -272,16 +309,55 @@ def test_small_slices_are_a_named_difference() -> None:
     # every threshold for unmet, whichever slice it is for.
     small = {"__ERROR__": "Example count for this slice key is lower than 100."}
     ready = eval_config.prepared(
-        auc(value(lower=0.5), slices=[SlicingSpec()]), {"candidate": "serve"}
+        auc(value(lower=0.5), slices=[SlicingSpec()]), has_baseline=False
     )
+    ready.options.min_slice_size.value = 100
     key = metric_types.MetricKey("auc", example_weighted=False)
     records: list[Any] = [((), {key: 0.8}), (CASH, small)]
-    assert not metrics_validator.validate_metrics(records[1], ready).validation_ok
+    combined = writer.CombineValidations(ready, rubber_stamp=True)
+    theirs = combined.create_accumulator()
+    for record in records:
+        theirs = combined.add_input(
+            theirs, metrics_validator.validate_metrics(record, ready)
+        )
+    theirs = combined.extract_output(theirs)
+    assert not theirs.validation_ok
+    (failed,) = theirs.metric_validations_per_slice
+    assert failed.slice_key.single_slice_keys[0].column == "payment"
+    assert failed.failures[0].message == "Metric not found."
     ours = judge(
         eval_config.thresholds(ready),
-        [_slice_metrics(writer.convert_slice_metrics_to_proto(r, [])) for r in records],
+        plain(records),
+        min_slice_size=100,
     )
     assert ours.word is Word.BLESSED
+    assert ours.reasons == ("'auc' in all rows is 0.8, as asked: at least 0.5.",)
+
+
+def test_small_slices_disturb_no_threshold_but_their_own() -> None:
+    # As before, with a threshold that is for the small slice too.
+    ready = eval_config.prepared(
+        auc(
+            value(lower=0.5),
+            slices=[SlicingSpec(), SlicingSpec(feature_keys=["payment"])],
+        ),
+        has_baseline=False,
+    )
+    key = metric_types.MetricKey("auc", example_weighted=False)
+    small = {"__ERROR__": "Example count for this slice key is lower than 100."}
+    records: list[Any] = [((), {key: 0.8}), (CASH, small), (CARD, {key: 0.7})]
+    ours = judge(
+        eval_config.thresholds(ready),
+        plain(records),
+        min_slice_size=100,
+    )
+    assert ours.word is Word.BLESSED
+    assert ours.reasons == (
+        "'auc' in payment=Cash is left out: the slice has fewer than 100 rows, the "
+        "min_slice_size.",
+        "'auc' in all rows is 0.8, as asked: at least 0.5.",
+        "'auc' in payment=Card is 0.7, as asked: at least 0.5.",
+    )
 
 
 def test_thresholds_of_classes_and_averages_have_names_of_their_own() -> None:
@@ -295,7 +371,7 @@ def test_thresholds_of_classes_and_averages_have_names_of_their_own() -> None:
             )
         ],
     )
-    ready = eval_config.prepared(config, {"candidate": "serve", "baseline": "serve"})
+    ready = eval_config.prepared(config, has_baseline=True)
     found = eval_config.thresholds(ready)
     assert sorted(str(each.metric) for each in found) == [
         "auc (class 0)",
@@ -303,3 +379,44 @@ def test_thresholds_of_classes_and_averages_have_names_of_their_own() -> None:
         "auc (micro average)",
     ]
     assert all(each.metric.weighted for each in found)
+
+
+TWO = EvalConfig(
+    model_specs=[ModelSpec(label_key="big")],
+    metrics_specs=[
+        MetricsSpec(
+            metrics=[
+                MetricConfig(class_name="AUC", threshold=change(HIGHER, absolute=0.0)),
+                MetricConfig(class_name="Recall", threshold=value(lower=0.5)),
+                MetricConfig(class_name="ExampleCount"),
+            ]
+        )
+    ],
+)
+
+
+def asked(confidence: float | dict[str, float] | None) -> dict[str, float | None]:
+    ready = eval_config.prepared(TWO, has_baseline=True)
+    return {
+        each.metric.name: each.confidence
+        for each in eval_config.thresholds(ready, confidence)
+    }
+
+
+def test_confidence_is_asked_of_all_metrics_or_by_name() -> None:
+    assert asked(None) == {"auc": None, "recall": None}
+    assert asked(0.9) == {"auc": 0.9, "recall": 0.9}
+    assert asked({"recall": 0.99}) == {"auc": None, "recall": 0.99}
+
+
+def test_confidence_by_name_is_of_metrics_with_thresholds() -> None:
+    for good in (None, 0.9, {}, {"auc": 0.9, "recall": 0.95}):
+        eval_config.check_confidence(TWO, good, "Evaluator.confidence")
+    with pytest.raises(PipelineError) as raised:
+        eval_config.check_confidence(TWO, {"recal": 0.9}, "Evaluator.confidence")
+    assert str(raised.value) == (
+        "Evaluator.confidence has 'recal', which is no metric with a threshold (those "
+        "are 'auc', 'recall'). Did you mean 'recall'?"
+    )
+    with pytest.raises(PipelineError, match="'example_count', which is no metric"):
+        eval_config.check_confidence(TWO, {"example_count": 0.9}, "confidence")
