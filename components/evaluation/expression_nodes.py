@@ -85,6 +85,13 @@ def plain_values(array: pa.Array, name: str) -> pa.Array:
         ) from error
 
 
+def with_one_zero(array: pa.Array) -> pa.Array:
+    """Return an array with 0.0 for -0.0, which hash tables tell from one another."""
+    if not pa.types.is_floating(array.type):
+        return array
+    return pc.add(array, pa.scalar(0.0, array.type))
+
+
 def _is_time(kind: pa.DataType) -> bool:
     return bool(pa.types.is_time(kind) or pa.types.is_timestamp(kind))
 
@@ -402,13 +409,14 @@ class Among(_Truth):
         return "boolean"
 
     def values(self, rows: Rows) -> Value:
-        found = rows.array(self.operands[0].values(rows))
+        found = with_one_zero(rows.array(self.operands[0].values(rows)))
         if pa.types.is_null(found.type):
             return pa.scalar(None, pa.bool_())
         members: list[Any] = [each.value for each in self.members]
         if pa.types.is_int64(found.type):
             members = [int(each) for each in members if _is_int64(each)]
-        isin = pc.is_in(found, value_set=pa.array(members, found.type))
+        legal = with_one_zero(pa.array(members, found.type))
+        isin = pc.is_in(found, value_set=legal)
         return pc.if_else(pc.is_valid(found), isin, pa.scalar(None, pa.bool_()))
 
 

@@ -454,7 +454,9 @@ class _Parser:
                 if name.text == "range"
                 else f"There are {quoted(_FUNCTIONS)}.{near}"
             )
-            raise self._error(name.start, f"calls the function '{name.text}'. {cure}")
+            raise self._error(
+                name.start, f"calls '{name.text}', which is no function. {cure}"
+            )
         self._expect("(")
         operand = self._nested(self._either)
         if name.text == "bucket":

@@ -23,7 +23,11 @@ import pyarrow.compute as pc
 
 from penstock.components.columns.forms import as_text, is_list, list_parts
 from penstock.components.evaluation.blessing import Slice, SliceValue
-from penstock.components.evaluation.expression_nodes import INT64, plain_values
+from penstock.components.evaluation.expression_nodes import (
+    INT64,
+    plain_values,
+    with_one_zero,
+)
 from penstock.components.evaluation.expressions import parse
 from penstock.schemas.errors import DataError, PipelineError, did_you_mean, quoted
 
@@ -294,10 +298,7 @@ def _sliceable(values: pa.Array, name: str) -> pa.Array:
 
 def _encoded(flat: _Flat) -> _Coded:
     """Return the values that each row has, once each."""
-    values = flat.values
-    if pa.types.is_floating(values.type):
-        values = pc.add(values, pa.scalar(0.0, values.type))  # -0.0 is 0.0
-    encoded = values.dictionary_encode()
+    encoded = with_one_zero(flat.values).dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     codes = codes.astype(np.int64)
     distinct = [(each,) for each in encoded.dictionary.to_pylist()]
