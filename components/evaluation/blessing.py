@@ -552,13 +552,14 @@ def _check_all(
 
 def _check(asked: Threshold, where: SliceMetrics, min_slice_size: int) -> _Checked:
     if where.is_too_small or (where.rows is not None and where.rows < min_slice_size):
-        rows = "fewer" if where.rows is None else f"{_rows(where.rows)}, fewer"
+        has = f"fewer than {min_slice_size:,} rows"
+        if where.rows is not None:
+            has = f"{_rows(where.rows)}, fewer than {min_slice_size:,}"
         return _Checked(
             asked,
             where,
             Outcome.LEFT_OUT,
-            f"in {where} is left out: the slice has {rows} than {min_slice_size:,} "
-            "rows, the min_slice_size.",
+            f"in {where} is left out: the slice has {has}, the min_slice_size.",
         )
     number = _number_of(asked, where.metrics.get(asked.metric))
     if isinstance(number, str):

@@ -126,12 +126,10 @@ class Evaluator(Component):
         numbers = given if isinstance(given, Mapping) else {"": given}
         for metric, number in numbers.items():
             if number is not None and not 0.5 < number < 1:
-                subject = f"{self.name}.confidence" + (
-                    f"['{metric}']" if metric else ""
-                )
+                of = f"['{metric}']" if metric else ""
                 raise PipelineError(
-                    f"{subject} is {number}; a confidence lies between 0.5 and 1. "
-                    "Pass 0.95 for intervals of 95 %."
+                    f"{self.name}.confidence{of} is {number}; a confidence lies "
+                    "between 0.5 and 1. Pass 0.95 for intervals of 95 %."
                 )
 
     def run(self, context: RunContext) -> None:

@@ -247,8 +247,8 @@ def test_small_slices_are_left_out_and_named_with_their_rows() -> None:
     assert judgment.reasons[:2] == (
         "'auc' in hour=3 is left out: the slice has fewer than 1,000 rows, the "
         "min_slice_size.",
-        "'auc' in hour=4 is left out: the slice has 12 rows, fewer than 1,000 rows, "
-        "the min_slice_size.",
+        "'auc' in hour=4 is left out: the slice has 12 rows, fewer than 1,000, the "
+        "min_slice_size.",
     )
     assert [each.outcome for each in judgment.findings] == [
         Outcome.LEFT_OUT,

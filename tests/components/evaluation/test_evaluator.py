@@ -339,8 +339,8 @@ def test_a_worse_candidate_is_not_blessed_and_small_slices_are_left_out(
     assert worst.endswith("not a change of at least -0.01.")
     assert "payment=Card" in other
     assert left_out == (
-        "'auc' in payment=Cash is left out: the slice has fewer than 300 rows, the "
-        "min_slice_size."
+        "'auc' in payment=Cash is left out: the slice has 174 rows, fewer than 300, "
+        "the min_slice_size."
     )
     (first, *_) = tfma.load_metrics(str(live.evaluation.path))
     assert first.metric_keys_and_values[0].HasField("confidence_interval")

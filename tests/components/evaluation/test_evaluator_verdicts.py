@@ -209,5 +209,5 @@ def test_small_slices_are_left_out_of_the_gate_and_named(
     assert live.blessing.word == "BLESSED"
     left_out, *passed = live.blessing.reasons
     assert left_out.startswith("'auc' in payment=Cash is left out: the slice has 1")
-    assert left_out.endswith(" rows, fewer than 300 rows, the min_slice_size.")
+    assert left_out.endswith(" rows, fewer than 300, the min_slice_size.")
     assert len(passed) == 2
