@@ -1112,12 +1112,23 @@ def _is_interrupt(ended: SystemExit) -> bool:
     return reason is not None
 
 
+class _NoPandas:
+    """Lets nobody import pandas, for a verb that has no use for it.
+
+    pyarrow does, where there is one, with the first value that it makes, and that
+    takes longer than all else that such a verb does.
+    """
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        """Raise for pandas; leave all else to others."""
+        if name == "pandas":
+            raise ModuleNotFoundError("This verb has no use for pandas.", name=name)
+
+
 def main() -> None:
     """Run the command line and end the process."""
     if sys.argv[1:2] == ["artifacts"]:
-        # Which has no use for it. pyarrow imports it, if it is there, with the first
-        # value that it makes, and that takes longer than all else in this verb.
-        sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _NoPandas())
     code = command_line()
     sys.stdout.flush()
     sys.stderr.flush()
