@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
-Kind: TypeAlias = Literal["label", "prediction", "weight", "column"]
+Kind: TypeAlias = Literal["label", "prediction", "weight", "column", "query"]
 Key: TypeAlias = tuple[Kind, str, str]
 """What an array holds, of which model, of which output; '' is any."""
 
@@ -22,8 +22,9 @@ class Batch:
 
     Attributes:
         rows: How many.
-        arrays: Arrays whose first dimension is `rows`. Columns of the data, such as a
-            query key, have the kind `column` and their name as output.
+        arrays: Arrays whose first dimension is `rows`. Columns of the data have the
+            kind `column` and their name as output. Where rows of one query stand
+            together, the kind `query` has its number, under the name of the query key.
     """
 
     rows: int
@@ -47,10 +48,20 @@ class Batch:
             f"the {kind} keys of the ModelSpec."
         )
 
+    def has(self, kind: Kind, model: str = "") -> bool:
+        """Return whether a model has any of what is asked for."""
+        return any(what == kind and of == model for what, of, _ in self.arrays)
+
     def take(self, rows: Array) -> Batch:
         """Return some of the rows, by their numbers."""
         return Batch(
             len(rows), {key: array[rows] for key, array in self.arrays.items()}
+        )
+
+    def only(self, keeps: Callable[[Key], bool]) -> Batch:
+        """Return the same rows with those arrays whose keys are kept."""
+        return Batch(
+            self.rows, {key: each for key, each in self.arrays.items() if keeps(key)}
         )
 
     @classmethod

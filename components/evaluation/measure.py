@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,34 @@ def measured(
         baseline: Name of the baseline's model; the others' metrics get a difference.
         asked: Intervals that are wanted, if any.
     """
+    found = _measured(
+        accumulator,
+        [each for each in metrics if not each.query_key],
+        crosses,
+        baseline,
+        asked,
+    )
+    for key in dict.fromkeys(each.query_key for each in metrics if each.query_key):
+        of_queries = _measured(
+            accumulator.of_queries(key),
+            [each for each in metrics if each.query_key == key],
+            crosses,
+            baseline,
+            dataclasses.replace(asked, has_clusters=True) if asked else None,
+        )
+        for each, more in zip(found, of_queries, strict=True):
+            each.values.update(more.values)
+            each.spreads.update(more.spreads)
+    return found
+
+
+def _measured(
+    accumulator: Accumulator,
+    metrics: Sequence[Metric],
+    crosses: Sequence[CrossSlicing],
+    baseline: str | None,
+    asked: Asked | None,
+) -> list[Found]:
     intervals = Intervals(accumulator, asked) if asked else None
     numbers = _in_order(accumulator)
     values = _values(accumulator, metrics, max(numbers, default=-1) + 1)

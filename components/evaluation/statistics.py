@@ -16,6 +16,8 @@ from penstock.components.evaluation.batch import Array, Batch
 from penstock.components.evaluation.views import Pairs, View
 from penstock.schemas.errors import DataError
 
+_ROUNDING = 1e-6  # by which sums of 32-bit floats leave [0, 1]
+
 
 @dataclasses.dataclass(frozen=True)
 class Contributions:
@@ -40,11 +42,13 @@ class Statistic(abc.ABC):
         columns: Number of values of a cell.
         counts: Whether a row falls into one cell with its weight as the only value,
             so that a bootstrap can be drawn on cells.
+        is_maximum: Whether it is no sum, but the greatest that a row has.
     """
 
     cells: int
     columns: int = 1
     counts: ClassVar[bool] = False
+    is_maximum: ClassVar[bool] = False
 
     @abc.abstractmethod
     def contributions(self, batch: Batch) -> Contributions:
@@ -53,17 +57,20 @@ class Statistic(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Rows(Statistic):
-    """The number of rows, or the sum of their weights."""
+    """The number of rows, or the sum of their weights.
+
+    Attributes:
+        view: The weights; None for ones.
+    """
 
     view: View | None = None
     cells: ClassVar[int] = 1  # type: ignore[misc]
     counts: ClassVar[bool] = True
 
     def contributions(self, batch: Batch) -> Contributions:
-        """Return a one, or the weight, of every row."""
-        if self.view is None:
-            return Contributions(None, (None,))
-        return Contributions(None, (self.view.row_weights(batch)[:, None],))
+        """Return a one, or the weights, of every row."""
+        weights = None if self.view is None else self.view.weights(batch)
+        return Contributions(None, (weights,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,13 +98,31 @@ class ScoreHistogram(Statistic):
         """Return the weight of every pair of label and prediction.
 
         Raises:
-            DataError: If a label is not within [0, 1].
+            DataError: If a label or a score is not within [0, 1].
         """
         pairs = self.view.pairs(batch)
-        with np.errstate(invalid="ignore"):
-            bucket = np.floor(pairs.predictions * self.buckets + 1)
-            bucket = np.clip(bucket, 0, self.buckets + 1).astype(np.int64)
-        return _by_label(pairs, bucket)
+        self._check(pairs.predictions)
+        bucket = np.floor(pairs.predictions * self.buckets + 1)
+        return _by_label(pairs, np.clip(bucket, 0, self.buckets + 1).astype(np.int64))
+
+    def _check(self, scores: Array) -> None:
+        is_score = (scores >= -_ROUNDING) & (scores <= 1 + _ROUNDING)
+        if self.view.top_k is not None:
+            is_score |= np.isneginf(scores)  # not among the highest
+        wrong = scores[~is_score]
+        if len(wrong):
+            cure = (
+                "They look like logits: export probabilities (end the model with a "
+                "sigmoid or softmax)"
+                if (wrong < 0).any()
+                else "Export probabilities"
+            )
+            raise DataError(
+                f"{len(wrong):,} scores of {len(scores):,} rows are not within 0 and 1, "
+                f"from {wrong.min():g} to {wrong.max():g}, and the areas and thresholds "
+                f"of a curve are of probabilities. {cure}, or give the metric "
+                "'thresholds' of its own."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +161,12 @@ def _by_label(pairs: Pairs, place: Array) -> Contributions:
     positive = labels == 1
     if np.array_equal(positive, labels != 0):
         return Contributions(2 * place + positive, (pairs.weights,))
-    wrong = ~((labels >= 0) & (labels <= 1))
-    if wrong.any():
-        row = int(np.argmax(wrong.any(axis=1)))
+    wrong = labels[~((labels >= -_ROUNDING) & (labels <= 1 + _ROUNDING))]
+    if len(wrong):
         raise DataError(
-            f"{int(wrong.any(axis=1).sum()):,} labels of {len(labels):,} rows are not "
-            f"within 0 and 1, the first is {labels[row][wrong[row]][0]:g}; a binary "
-            "metric takes 0 and 1. Name the right label_key, or binarize the metric."
+            f"{len(wrong):,} labels of {len(labels):,} rows are not within 0 and 1, "
+            f"the first is {wrong[0]:g}, and a metric of two classes takes 0 and 1. "
+            "Name the right label_key, or binarize the metric."
         )
     weights = pairs.full_weights
     return Contributions(

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from penstock.components.evaluation import rankings
 from penstock.components.evaluation.batch import Array, Batch
 from penstock.schemas.errors import DataError
 
@@ -51,6 +52,8 @@ class View:
         is_aggregated: Whether classes are averaged.
         class_weights: Weights of classes, by class; classes that have none count 0.
         is_weighted: Whether rows are weighted.
+        query_key: Column of equal values in the rows of a query. `k` and `top_k` then
+            count rows of a query; '' for classes of a row.
     """
 
     model: str = ""
@@ -61,6 +64,7 @@ class View:
     is_aggregated: bool = False
     class_weights: tuple[tuple[int, float], ...] = ()
     is_weighted: bool = False
+    query_key: str = ""
 
     def labels(self, batch: Batch) -> Array:
         """Return the labels, of shape (rows, values)."""
@@ -68,12 +72,11 @@ class View:
 
     def predictions(self, batch: Batch) -> Array:
         """Return the predictions as 64-bit floats, of shape (rows, values)."""
-        found = _in_two_dimensions(batch.get("prediction", self.model, self.output))
-        return found.astype(np.float64, copy=False)
+        return self._scores(batch).astype(np.float64, copy=False)
 
     def weights(self, batch: Batch) -> Array | None:
         """Return weights of shape (rows, values), or None if every weight is 1."""
-        if not self.is_weighted:
+        if not self.is_weighted or not batch.has("weight", self.model):
             return None
         found = _in_two_dimensions(batch.get("weight", self.model, self.output))
         return found.astype(np.float64, copy=False)
@@ -87,10 +90,14 @@ class View:
         weights = self.weights(batch)
         if weights is None:
             return np.ones(batch.rows)
-        if (weights != weights[:, :1]).any():
+        differ = (weights != weights[:, :1]).any(axis=1)
+        if differ.any():
+            row = weights[int(np.argmax(differ))]
             raise DataError(
-                "A row has several example weights that differ, and the metric takes "
-                "one per row. Name the output whose weights are meant."
+                f"{int(differ.sum()):,} rows of {len(weights):,} have several example "
+                f"weights that differ, the first has {row.min():g} to {row.max():g}, "
+                "and the metric takes one per row. Name an example_weight_key whose "
+                "column has one."
             )
         return weights[:, 0]
 
@@ -98,29 +105,85 @@ class View:
         """Return labels, predictions and weights, value by value.
 
         Raises:
-            DataError: If they have shapes that do not fit one another.
+            DataError: If they have shapes that do not fit one another, or there are
+                not as many classes.
         """
-        labels, predictions = self.labels(batch), self.predictions(batch)
-        weights = self.weights(batch)
+        if self.query_key:
+            return self._pairs_of_queries(batch)
+        labels, predictions = self.labels(batch), self._scores(batch)
         if self.k is not None:
-            order = _top(predictions, self.k)[:, :1]
-            labels = np.take_along_axis(as_one_hot(labels, predictions), order, 1)
-            predictions = np.take_along_axis(predictions, order, 1)
+            highest = _top(predictions, self.k)[:, :1]
+            labels, predictions = _taken(labels, predictions, highest)
         elif self.top_k is not None:
-            order = _top(predictions, self.top_k)
+            highest = _top(predictions, self.top_k)
             if self.is_aggregated:
-                labels = np.take_along_axis(as_one_hot(labels, predictions), order, 1)
-                predictions = np.take_along_axis(predictions, order, 1)
+                labels, predictions = _taken(labels, predictions, highest)
             else:
                 kept = np.full(predictions.shape, -np.inf)
-                chosen = np.take_along_axis(predictions, order, 1)
-                np.put_along_axis(kept, order, chosen, 1)
+                chosen = np.take_along_axis(predictions, highest, 1)
+                np.put_along_axis(kept, highest, chosen, 1)
                 predictions = kept
         if self.class_id is not None:
-            labels = self.of_class(as_one_hot(labels, predictions))
+            if labels.shape == predictions.shape:
+                labels = self.of_class(labels)
+            else:
+                numbers = class_numbers(labels, predictions.shape[1])
+                labels = (numbers == self.class_id)[:, None]
             predictions = self.of_class(predictions)
         labels = as_one_hot(labels, predictions).astype(np.float64, copy=False)
-        return Pairs(labels, predictions, self._of_values(weights, predictions))
+        predictions = predictions.astype(np.float64, copy=False)
+        weights = self.value_weights(batch, predictions.shape[1])
+        return Pairs(labels, predictions, weights)
+
+    def queries(self, batch: Batch) -> Array:
+        """Return the first row of every query of a batch of whole queries."""
+        return rankings.starts_of(batch.get("query", "", self.query_key))
+
+    def ranking(self, batch: Batch) -> Array:
+        """Return the prediction that ranks each row, in its own type, of shape (rows,).
+
+        Raises:
+            DataError: If a row has several.
+        """
+        found = self._scores(batch)
+        if found.shape[1] != 1:
+            raise DataError(
+                f"A row has {found.shape[1]} predictions, and a query's rows are "
+                "ranked by one. Take the query_key out of the MetricsSpec, or name "
+                "the output that ranks."
+            )
+        return found[:, 0]
+
+    def _pairs_of_queries(self, batch: Batch) -> Pairs:
+        """Return pairs of which only the highest of every query count."""
+        labels, ranking = self.labels(batch), self.ranking(batch)
+        if labels.shape[1] != 1:
+            raise DataError(
+                f"A row has {labels.shape[1]} labels, and a row of a query has one. "
+                "Name the right label_key."
+            )
+        predictions = ranking[:, None].astype(np.float64)
+        weights = self.value_weights(batch, 1)
+        if self.k is not None:
+            chosen = rankings.highest(ranking, self.queries(batch), self.k)[:, 0]
+            kept = np.zeros(predictions.shape)  # other places count nothing
+            kept[chosen] = 1.0 if weights is None else weights[chosen]
+            weights = kept
+        elif self.top_k is not None:
+            chosen = rankings.highest(ranking, self.queries(batch), self.top_k).ravel()
+            kept = np.full(predictions.shape, -np.inf)
+            kept[chosen] = predictions[chosen]
+            predictions = kept
+        return Pairs(labels.astype(np.float64), predictions, weights)
+
+    def raw_pairs(self, batch: Batch) -> tuple[Array, Array]:
+        """Return labels and predictions of all classes, in the types that they have.
+
+        Raises:
+            DataError: If they have shapes that do not fit one another.
+        """
+        labels, predictions = self.labels(batch), self._scores(batch)
+        return as_one_hot(labels, predictions), predictions
 
     def of_class(self, values: Array) -> Array:
         """Return the values of `class_id`, of shape (rows, 1).
@@ -132,16 +195,32 @@ class View:
             DataError: If there is no such class.
         """
         assert self.class_id is not None
-        if not 0 <= self.class_id < values.shape[1]:
+        classes = values.shape[1]
+        if not 0 <= self.class_id < classes:
             raise DataError(
                 f"Class {self.class_id} is asked for, and the predictions have "
-                f"{values.shape[1]} classes, from 0. Mend class_ids."
+                f"{classes} {'class' if classes == 1 else 'classes'}, from 0. Mend the "
+                "class of the metric, or class_ids or class_weights of its MetricsSpec."
             )
         return values[:, self.class_id, None]
 
-    def _of_values(self, weights: Array | None, predictions: Array) -> Array | None:
-        """Return weights of values: of rows, of classes, or the product of both."""
-        values = predictions.shape[1]
+    def _scores(self, batch: Batch) -> Array:
+        return _in_two_dimensions(batch.get("prediction", self.model, self.output))
+
+    def value_weights(self, batch: Batch, values: int) -> Array | None:
+        """Return weights of values: of rows, of classes, or the product of both.
+
+        Args:
+            batch: The rows.
+            values: How many a row has.
+
+        Returns:
+            Of shape (rows, values) or (rows, 1); None if every weight is 1.
+
+        Raises:
+            DataError: If a row has another number of weights.
+        """
+        weights = self.weights(batch)
         if weights is not None and weights.shape[1] not in (1, values):
             raise DataError(
                 f"A row has {weights.shape[1]} example weights for {values} "
@@ -153,9 +232,9 @@ class View:
         for number, weight in self.class_weights:
             if number < values:
                 by_class[number] = weight
-        return by_class[None, :] * (
-            np.ones((len(predictions), 1)) if weights is None else weights
-        )
+        if weights is None:
+            return np.broadcast_to(by_class, (batch.rows, values))
+        return by_class * weights
 
 
 def as_one_hot(labels: Array, predictions: Array) -> Array:
@@ -171,21 +250,53 @@ def as_one_hot(labels: Array, predictions: Array) -> Array:
     if labels.shape == predictions.shape:
         return labels
     classes = predictions.shape[1]
+    numbers = class_numbers(labels, classes)
+    found = np.zeros((len(numbers), classes + 1))
+    found[np.arange(len(numbers)), numbers] = 1.0
+    return found[:, :classes]
+
+
+def class_numbers(labels: Array, classes: int) -> Array:
+    """Return the class of every row, of shape (rows,); -1 is no class.
+
+    Args:
+        labels: Of shape (rows, 1).
+        classes: How many there are.
+
+    Raises:
+        DataError: If a row has several labels, or one that is no class number.
+    """
     if labels.shape[1] != 1:
         raise DataError(
             f"A row has {labels.shape[1]} labels and {classes} predictions. Labels "
             "are one class number, or one value for each prediction."
         )
-    numbers = labels[:, 0].astype(np.int64)
-    wrong = (numbers < -1) | (numbers >= classes)
+    if labels.dtype.kind not in "iuf":
+        raise DataError(
+            f"Labels have the type {labels.dtype}, and a metric of {classes} classes "
+            "takes their numbers, from 0. Turn the labels into numbers before "
+            "ingestion."
+        )
+    given = labels[:, 0]
+    with np.errstate(invalid="ignore"):
+        numbers = given.astype(np.int64)
+    wrong = (numbers < -1) | (numbers >= classes) | (numbers != given)
     if wrong.any():
         raise DataError(
-            f"Label {labels[wrong, 0][0]} is no class: the predictions have {classes} "
-            "classes, numbered from 0. Mend the labels, or the model's output."
+            f"{int(wrong.sum()):,} labels of {len(given):,} rows are no class, the "
+            f"first is {given[wrong][0]:g}: the predictions have {classes} classes, "
+            "numbered from 0. Mend the labels, or the model's output."
         )
-    found = np.zeros((len(numbers), classes + 1))
-    found[np.arange(len(numbers)), numbers] = 1.0
-    return found[:, :classes]
+    return numbers
+
+
+def _taken(labels: Array, predictions: Array, places: Array) -> tuple[Array, Array]:
+    """Return the labels and predictions at places, of shape (rows, places of a row)."""
+    labels = as_one_hot(labels, predictions)
+    return (
+        np.take_along_axis(labels, places, 1),
+        np.take_along_axis(predictions, places, 1),
+    )
 
 
 def _top(predictions: Array, k: int) -> Array:

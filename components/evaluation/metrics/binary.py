@@ -307,7 +307,7 @@ def _only(formula: Callable[[Matrices], Array], matrices: Matrices) -> Array:
     return found
 
 
-@metric(*_FORMULAS, *_ALIASES)
+@metric(*_FORMULAS, *_ALIASES, takes_queries=True)
 def _rates(request: Request) -> list[Metric] | None:
     name = request.class_name
     formula = _FORMULAS[_ALIASES.get(name, name)]
@@ -359,7 +359,7 @@ def _interpolated_area(m: Matrices) -> Array:
     return np.asarray(np.nansum(parts / all_positives, axis=-1))
 
 
-@metric("AUC", "AUCPrecisionRecall")
+@metric("AUC", "AUCPrecisionRecall", takes_queries=True)
 def _areas(request: Request) -> list[Metric] | None:
     curve = "PR" if request.class_name == "AUCPrecisionRecall" else "ROC"
     curve = str(request.config.get("curve", curve)).upper()
@@ -409,7 +409,7 @@ def highest(
     return np.stack(found, axis=-1)
 
 
-@metric(*_SOUGHT)
+@metric(*_SOUGHT, takes_queries=True)
 def _constrained(request: Request) -> list[Metric] | None:
     sought, given = _SOUGHT[request.class_name]
     bound = request.config[given]
@@ -430,7 +430,7 @@ def _constrained(request: Request) -> list[Metric] | None:
     ]
 
 
-@metric("ConfusionMatrixAtThresholds")
+@metric("ConfusionMatrixAtThresholds", takes_queries=True)
 def _at_thresholds(request: Request) -> list[Metric] | None:
     settled = request.with_class_settings()
     if settled is None:

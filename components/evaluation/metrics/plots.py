@@ -72,7 +72,7 @@ def _is_macro(request: Request) -> bool:
     return bool(aggregation) and not aggregation.micro_average
 
 
-@metric("ConfusionMatrixPlot")
+@metric("ConfusionMatrixPlot", takes_queries=True)
 def _confusion_matrices(request: Request) -> list[Metric] | None:
     if _is_macro(request):
         return None
@@ -145,7 +145,7 @@ def _check_shares(values: Array, what: str, advice: str) -> None:
         )
 
 
-@metric("CalibrationPlot")
+@metric("CalibrationPlot", takes_queries=True)
 def _calibration(request: Request) -> list[Metric] | None:
     if _is_macro(request):
         return None
@@ -235,7 +235,7 @@ class ScoreDistribution(Statistic):
         return Contributions(above, (negative, weights * pairs.predictions))
 
 
-@metric("ScoreDistributionPlot")
+@metric("ScoreDistributionPlot", takes_queries=True)
 def _score_distribution(request: Request) -> list[Metric] | None:
     if _is_macro(request):
         return None

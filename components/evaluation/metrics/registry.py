@@ -79,6 +79,8 @@ class Metric:
         is_smooth: Whether the formula has derivatives in the sums, so that its
             intervals can be linearized.
         has_interval: Whether an interval makes sense.
+        query_key: Column that groups rows into the queries that it is of; '' for rows.
+        columns: Columns that it reads beside labels, predictions and weights.
     """
 
     key: Any
@@ -87,6 +89,8 @@ class Metric:
     kind: Kind = "number"
     is_smooth: bool = True
     has_interval: bool = True
+    query_key: str = ""
+    columns: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +131,8 @@ class Request:
         if top_k is None and class_id is None:
             return self
         view = self.view
+        if class_id is not None and self.query_key:
+            return None
         if (top_k is not None and view.top_k is not None) or (
             class_id is not None and view.class_id is not None
         ):
@@ -150,25 +156,36 @@ Builder: TypeAlias = Callable[[Request], "list[Metric] | None"]
 METRICS: dict[str, Builder] = {}
 """Builders by TFMA's class name. A builder gives None for what only TFMA can do."""
 
-_MODULES = ("binary", "comparisons", "plots", "sums")
+_MODULES = ("binary", "comparisons", "plots", "queries", "sums")
 
 
-def metric(*names: str) -> Callable[[Builder], Builder]:
-    """Register a builder under class names."""
+_OF_QUERIES: set[str] = set()
+
+
+def metric(*names: str, takes_queries: bool = False) -> Callable[[Builder], Builder]:
+    """Register a builder under class names.
+
+    Args:
+        names: TFMA's.
+        takes_queries: Whether it heeds the query key, of the request or of its view.
+    """
 
     def register(builder: Builder) -> Builder:
         for name in names:
             METRICS[name] = builder
+        if takes_queries:
+            _OF_QUERIES.update(names)
         return builder
 
     return register
 
 
-def find_builder(config: Any) -> Builder | None:
+def find_builder(config: Any, query_key: str) -> Builder | None:
     """Return what builds a metric, or None if only TFMA has it.
 
     Args:
         config: A MetricConfig.
+        query_key: Of its MetricsSpec.
     """
     from tensorflow_model_analysis.metrics import metric_types
 
@@ -178,4 +195,6 @@ def find_builder(config: Any) -> Builder | None:
             return None  # the user's own
     for module in _MODULES:
         importlib.import_module(f"penstock.components.evaluation.metrics.{module}")
+    if query_key and config.class_name not in _OF_QUERIES:
+        return None
     return METRICS.get(config.class_name)

@@ -44,7 +44,6 @@ from penstock.components.evaluation.accumulate import (
     Accumulator,
     Settings,
     ranks_of_rows,
-    statistics_of,
 )
 from penstock.components.evaluation.batch import Array, Batch, Key
 from penstock.components.evaluation.intervals import Asked
@@ -175,14 +174,12 @@ def found(
         schema: A TensorFlow Metadata schema, if there is one.
     """
     plan = planned(asked, data, schema)
-    statistics = statistics_of(
-        [part.statistic for metric in plan.metrics for part in metric.parts]
-    )
     settings = Settings(
         plan.slicings,
-        statistics,
-        tuple(intervals is not None and each.counts for each in statistics),
+        plan.statistics,
+        tuple(intervals is not None and each.counts for each in plan.statistics),
         5_000 if intervals else 0,
+        queries=plan.queries,
     )
     table = pa.RecordBatch.from_arrays(
         [_column(each) for each in data.columns.values()], names=list(data.columns)
