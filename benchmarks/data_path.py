@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from benchmarks._children import ask, measured, median
+
 ROWS_AT_ONCE = 500_000
 SLOW_PEER_SECONDS = 60
 
@@ -57,9 +54,9 @@ def _compared(folder: Path, rows: int, runs: int, with_peer: bool) -> dict[str, 
             peers.append(_measured("peer", folder, source))
     result: dict[str, Any] = {
         "ratio": None,
-        "ours_s": _median(ours, "seconds"),
-        "ours_ingestion_s": _median(ours, "ingestion_seconds"),
-        "peer_s": _median(peers, "seconds") if peers else None,
+        "ours_s": median(ours, "seconds"),
+        "ours_ingestion_s": median(ours, "ingestion_seconds"),
+        "peer_s": median(peers, "seconds") if peers else None,
         "rows_in": count_rows(source),
         "rows_out": ours[0]["rows"],
         "csv_bytes": source.stat().st_size,
@@ -84,10 +81,6 @@ def _compared(folder: Path, rows: int, runs: int, with_peer: bool) -> dict[str, 
     return result
 
 
-def _median(measured: list[dict[str, Any]], key: str) -> float:
-    return float(round(statistics.median(each[key] for each in measured), 3))
-
-
 def _measured(side: str, folder: Path, source: Path) -> dict[str, Any]:
     """Return what one side's fresh process measured."""
     with open(source, "rb") as file:
@@ -95,19 +88,9 @@ def _measured(side: str, folder: Path, source: Path) -> dict[str, Any]:
             pass
     work = folder / side
     work.mkdir()
-    command = [sys.executable, str(HERE / "run.py"), "data-path"]
-    done = subprocess.run(
-        [*command, "--child", side, "--folder", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"The process of '{side}' failed:\n{done.stderr[-4000:]}")
+    said = ask("data-path", side, "--folder", str(folder))
     shutil.rmtree(work)
-    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(side, measured, file=sys.stderr, flush=True)
-    return measured
+    return said
 
 
 def count_rows(source: Path) -> int:
@@ -124,29 +107,16 @@ def _child(side: str, folder: Path) -> dict[str, Any]:
     source = folder / "input" / "trips.csv"
     prepared = _ours if side == "ours" else _peer
     run = prepared(source, work)
-    before = _memory("VmRSS")
-    # Forget the peak that the imports reached.
-    Path("/proc/self/clear_refs").write_text("5")
-    started = time.perf_counter()
-    ingested = run()
-    seconds = time.perf_counter() - started
-    peak = (_memory("VmHWM") - before) / (1 << 20)
-    measured: dict[str, Any] = {
-        "seconds": seconds,
-        "peak_memory_gib": round(max(peak, 0.0), 3),
-    }
-    if ingested is not None:
-        measured["ingestion_seconds"] = ingested - started
-        measured["rows"] = _rows_written(work / "out" / "examples")
-    return measured
 
+    def ingested() -> dict[str, Any] | None:
+        started = time.perf_counter()
+        stopped = run()
+        return None if stopped is None else {"ingestion_seconds": stopped - started}
 
-def _memory(name: str) -> int:
-    """Return a figure of this process's memory, in KiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no '{name}'. Run this on Linux.")
+    found = measured(ingested)
+    if side == "ours":
+        found["rows"] = _rows_written(work / "out" / "examples")
+    return found
 
 
 def _ours(source: Path, work: Path) -> Callable[[], float | None]:
