@@ -118,10 +118,10 @@ class ScoreHistogram(Statistic):
                 else "Export probabilities"
             )
             raise DataError(
-                f"{len(wrong):,} scores of {len(scores):,} rows are not within 0 and 1, "
-                f"from {wrong.min():g} to {wrong.max():g}, and the areas and thresholds "
-                f"of a curve are of probabilities. {cure}, or give the metric "
-                "'thresholds' of its own."
+                f"{len(wrong):,} scores of {len(scores):,} rows are not within 0 and "
+                f"1, from {wrong.min():g} to {wrong.max():g}, and the thresholds of a "
+                f"curve divide 0 to 1. {cure}, or give the metric 'thresholds' of its "
+                "own."
             )
 
 
