@@ -11,6 +11,7 @@ from penstock.components.base import Component, RunContext, output
 from penstock.components.evaluation import eval_config as configs
 from penstock.components.evaluation.blessing import (
     Judgment,
+    SliceMetrics,
     judge,
     overall_values,
 )
@@ -27,6 +28,7 @@ from penstock.schemas.errors import DataError, PipelineError, did_you_mean, quot
 if TYPE_CHECKING:
     from tensorflow_model_analysis.proto.config_pb2 import EvalConfig
 
+    from penstock.components.evaluation.accumulate import Accumulator
     from penstock.components.evaluation.engine import Portion, Scored, Work
     from penstock.components.evaluation.intervals import Asked
     from penstock.components.evaluation.models import PredictionSource
@@ -147,7 +149,7 @@ class Evaluator(Component):
         ready = configs.prepared(
             self.eval_config, has_baseline=self.baseline is not None
         )
-        plan = make_plan(ready)
+        plan = make_plan(ready, self._schema_message())
         scored = self._scored(ready, plan)
         rows = self._check_rows([each.source for each in scored])
         asked = self._intervals(ready)
@@ -179,8 +181,6 @@ class Evaluator(Component):
             confidence=_CONFIDENCE,
             others=others,
         )
-        self._write_config(ready, portions)
-        self.evaluation.properties.update(overall_values(measured))
         judgment = judge(
             configs.thresholds(ready, self.confidence),
             measured,
@@ -190,6 +190,12 @@ class Evaluator(Component):
             min_slice_size=ready.options.min_slice_size.value,
             on_inconclusive=self.on_inconclusive,
         )
+        self._write_config(ready, portions)
+        results.write_validation(
+            self.evaluation.path, judgment, ready, is_alone=self.baseline is None
+        )
+        self._write_report(accumulated, measured, judgment, plan.baseline, asked)
+        self.evaluation.properties.update(overall_values(measured))
         self._bless(judgment)
 
     def _intervals(self, ready: EvalConfig) -> Asked | None:
@@ -213,15 +219,14 @@ class Evaluator(Component):
         schema = schema_of(self.examples)
         computed = {name for each in scored for name in each.source.gives}
         sliced = {name for each in plan.slicings for name in each.features}
-        statistics = accumulate.statistics_of(
-            [part.statistic for metric in plan.metrics for part in metric.parts]
-        )
+        queries = configs.query_columns(self.eval_config)
         settings = accumulate.Settings(
             plan.slicings,
-            statistics,
-            tuple(asked is not None and each.counts for each in statistics),
+            plan.statistics,
+            tuple(asked is not None and each.counts for each in plan.statistics),
             _SAMPLED if asked else 0,
             bool(self.cluster_key),
+            plan.queries,
         )
         needed = {
             *(name for each in scored for name in each.source.columns),
@@ -232,7 +237,8 @@ class Evaluator(Component):
             ),
             *configs.label_columns(self.eval_config),
             *configs.weight_columns(self.eval_config),
-            *configs.query_columns(self.eval_config),
+            *queries,
+            *plan.columns,
             *([self.cluster_key] if self.cluster_key else []),
         }
         if plan.left is not None:
@@ -241,8 +247,8 @@ class Evaluator(Component):
             settings,
             scored,
             tuple(name for name in schema.names if name in needed),
-            tuple(sorted(configs.query_columns(self.eval_config))),
-            tuple(sorted(sliced & computed)),
+            plan.columns,
+            tuple(sorted((sliced | queries) & computed)),
             self.cluster_key,
             self.nan_scores == "drop",
             self.seed,
@@ -281,6 +287,7 @@ class Evaluator(Component):
             self.eval_config,
             {*schema.names, *computed},
             f"Examples '{self.examples.source or self.examples.uri}'",
+            read=plan.columns,
         )
         return tuple(
             Scored(
@@ -336,6 +343,41 @@ class Evaluator(Component):
             "parquet" if group.payload_format == "FORMAT_PARQUET" else "tfrecords",
             locations,
         )
+
+    def _write_report(
+        self,
+        accumulated: Accumulator,
+        measured: Sequence[SliceMetrics],
+        judgment: Judgment,
+        baseline: str | None,
+        asked: Asked | None,
+    ) -> None:
+        """Write the table of all metrics, and the page that shows them."""
+        from penstock.components.evaluation import curves, report, table
+
+        table.write_table(self.evaluation.path / table.TABLE_FILE, measured)
+        rows = report.rows_of(measured, judgment.findings)
+        page = report.render(
+            report.Report(
+                title=self.name,
+                candidate=str(self.model.source or self.model.uri)
+                if self.model
+                else "predictions in the data",
+                baseline=str(self.baseline.source or self.baseline.uri)
+                if self.baseline
+                else None,
+                verdict=judgment.word,
+                blessed=judgment.blessed,
+                reasons=report.reasons_of(judgment),
+                table=rows,
+                plots=curves.plots(accumulated, report.plotted_slices(rows), baseline),
+                rows=accumulated.rows,
+                splits=self.example_splits,
+                seed=self.seed,
+                confidence=asked.confidence if asked else None,
+            )
+        )
+        (self.evaluation.path / report.PAGE_FILE).write_text(page, encoding="utf-8")
 
     def _location(self, artifact: Examples | Model) -> str:
         """Return where an artifact is, relative to the evaluation.

@@ -25,12 +25,14 @@ class Interval:
         confidence: How often such intervals hold the true number.
         degrees: Degrees of freedom of the Student t distribution it was made with;
             infinite for the normal distribution.
+        method: How it was made, for texts.
     """
 
     lower: float
     upper: float
     confidence: float = 0.95
     degrees: float = math.inf
+    method: str = ""
 
     @property
     def is_defined(self) -> bool:
@@ -67,12 +69,14 @@ class Comparison:
         interval: Of the number, which it holds.
         lower: The least that is good; minus infinity for any.
         upper: The most that is good; infinity for any.
+        is_of_agreeing_rows: Whether the interval is the one of `agreeing_rows`.
     """
 
     value: float
     interval: Interval
     lower: float = -math.inf
     upper: float = math.inf
+    is_of_agreeing_rows: bool = False
 
     @property
     def is_good(self) -> bool | None:
@@ -110,8 +114,8 @@ class Comparison:
     def rows_needed(self, rows: int) -> int | None:
         """Return with how many rows the interval would no longer reach a limit.
 
-        Its width shrinks with the square root of the rows, and the value is taken to
-        stay.
+        Its width shrinks with the square root of the rows, or with the rows if all of
+        them agree, and the value is taken to stay.
 
         Args:
             rows: How many rows it was made of.
@@ -122,7 +126,7 @@ class Comparison:
         """
         if not self.interval.is_defined:
             return None
-        return _times(rows, self._gaps())
+        return self._times(rows, self._gaps())
 
     def rows_needed_at(self, rows: int, level: float) -> int | None:
         """Return with how many rows `level` would be at most a given one.
@@ -139,7 +143,7 @@ class Comparison:
             self.interval.confidence, degrees
         )
         gaps = self._gaps(wider=True)
-        return _times(rows, [(distance, side * more) for distance, side in gaps])
+        return self._times(rows, [(distance, side * more) for distance, side in gaps])
 
     def _gaps(self, *, wider: bool = False) -> list[tuple[float, float]]:
         """Return how far each limit is, and the interval's side that faces it.
@@ -158,17 +162,35 @@ class Comparison:
         gaps = [(self.value - self.lower, below), (self.upper - self.value, above)]
         return [(distance, side) for distance, side in gaps if math.isfinite(distance)]
 
+    def _times(self, rows: int, gaps: Sequence[tuple[float, float]]) -> int | None:
+        """Return the rows that shrink every side to its distance, in two digits."""
+        if not all(distance for distance, _ in gaps):
+            return None
+        times: float = max((side / distance for distance, side in gaps), default=0.0)
+        if not self.is_of_agreeing_rows:
+            times **= 2
+        if not times <= _MOST_TIMES_THE_ROWS:
+            return None
+        needed = math.ceil(round(rows * times, 6))
+        unit = int(10 ** max(len(str(needed)) - 2, 0))
+        return -(-needed // unit) * unit
 
-def _times(rows: int, gaps: Sequence[tuple[float, float]]) -> int | None:
-    """Return the rows that shrink every side to its distance, two digits of them."""
-    if not all(distance for distance, _ in gaps):
-        return None
-    times: float = max((side / distance for distance, side in gaps), default=0.0) ** 2
-    if not times <= _MOST_TIMES_THE_ROWS:
-        return None
-    needed = math.ceil(round(rows * times, 6))
-    unit = int(10 ** max(len(str(needed)) - 2, 0))
-    return -(-needed // unit) * unit
+
+def agreeing_rows(value: float, scale: float, rows: int, confidence: float) -> Interval:
+    """Return the interval of a number on which all rows agree.
+
+    Resampling them gives an interval of no width, which is no certainty: up to
+    -log((1 - confidence) / 2) of every `rows` rows may be others and just not be among
+    them, the rule of three (Hanley & Lippman-Hand 1983, JAMA 249, 1743-1745).
+
+    Args:
+        value: The number.
+        scale: How much the number would move if all rows were others.
+        rows: How many there are.
+        confidence: Of the interval.
+    """
+    half = scale * min(-math.log((1 - confidence) / 2) / rows, 1.0) if rows else scale
+    return Interval(value - half, value + half, confidence)
 
 
 def relative(difference: float, baseline: float) -> float:

@@ -203,7 +203,7 @@ class Intervals:
         with np.errstate(all="ignore"):
             moved = metric.value(drawn) - metric.value(point)
         # Groups of cells shift the metric a little, replicates and point alike.
-        return self._percentiles(value, moved, "poisson bootstrap on cells")
+        return self._percentiles(value, moved, "Poisson bootstrap")
 
     def _replicates(self, part: Part, number: int) -> tuple[State, State]:
         """Return the state of a slice and of its replicates, for all its metrics."""
@@ -414,7 +414,7 @@ class Intervals:
                 total = total + sign * metric.value(*states)
         # A sample is more spread than the slice, by the square root of their sizes.
         moved = (total[1:] - total[:1]) / np.sqrt(factor)
-        return self._percentiles(value, moved, "poisson bootstrap of units")
+        return self._percentiles(value, moved, "Poisson bootstrap of units")
 
     def _of_weighted(
         self, part: Part, number: int, rows: Array, drawn: Array

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     import jinja2
     import numpy as np
 
+PAGE_FILE = "report.html"
+"""Its name in the folder of a ModelEvaluation."""
+
 MAX_BYTES = 300_000
 """The page is smaller than this."""
 

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from penstock.components.columns import tfrecord
 from penstock.components.evaluation.blessing import (
     Interval,
+    Judgment,
     Measured,
     MetricName,
+    Outcome,
     Slice,
     SliceMetrics,
+    Word,
 )
 from penstock.components.evaluation.eval_config import BASELINE, metric_name
 from penstock.components.evaluation.measure import Found
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from tensorflow_model_analysis.proto.config_pb2 import EvalConfig
 
 CONFIG_FILE = "eval_config.json"
+VALIDATION_FILE = "validations.tfrecord"
 TOO_SMALL = "__ERROR__"
 
 
@@ -91,8 +95,8 @@ def write(
         "plots": [each for each in map(_plots, found) if each is not None],
         "attributions": [],
     }
-    rows = {
-        _slice_bytes(message): each.rows
+    of_slice = {
+        _slice_bytes(message): each
         for message, each in zip(ours["metrics"], found, strict=True)
     }
     measured: list[SliceMetrics] = []
@@ -106,9 +110,61 @@ def write(
             for key, message in sorted(by_slice.items()):
                 writer.write(message.SerializeToString(deterministic=True))
                 if name == "metrics":
-                    each = _slice_metrics(message, confidence)
-                    measured.append(dataclasses.replace(each, rows=rows.get(key)))
+                    measured.append(
+                        _slice_metrics(message, confidence, of_slice.get(key))
+                    )
     return measured
+
+
+def write_validation(
+    folder: Path, judgment: Judgment, eval_config: EvalConfig, *, is_alone: bool
+) -> None:
+    """Write the verdict as `tfma.load_validation_result` reads it.
+
+    Args:
+        folder: Where to write.
+        judgment: The verdict; what is blessed is valid.
+        eval_config: The config as it was run.
+        is_alone: Whether there was no baseline.
+    """
+    import tensorflow as tf
+    from tensorflow_model_analysis.metrics import metric_specs
+    from tensorflow_model_analysis.proto import validation_result_pb2 as messages
+    from tensorflow_model_analysis.slicer import slicer_lib
+
+    keys = {
+        metric_name(key.to_proto()): key.to_proto()
+        for key in metric_specs.metric_thresholds_from_metrics_specs(
+            eval_config.metrics_specs, eval_config=eval_config
+        )
+    }
+    result = messages.ValidationResult(
+        validation_ok=judgment.blessed,
+        missing_thresholds=judgment.word is Word.NO_THRESHOLDS,
+        rubber_stamp=is_alone,
+    )
+    by_slice: dict[Any, Any] = {}
+    for each in judgment.findings:
+        if each.outcome not in (Outcome.FAILED, Outcome.INCONCLUSIVE):
+            continue
+        place = each.slice or (), each.baseline_slice
+        if place not in by_slice:
+            by_slice[place] = result.metric_validations_per_slice.add()
+            if place[1] is None:
+                by_slice[place].slice_key.CopyFrom(
+                    slicer_lib.serialize_slice_key(place[0])
+                )
+            else:
+                by_slice[place].cross_slice_key.CopyFrom(
+                    slicer_lib.serialize_cross_slice_key((place[1], place[0]))
+                )
+        failure = by_slice[place].failures.add(message=each.sentence)
+        if each.metric in keys:
+            failure.metric_key.CopyFrom(keys[each.metric])
+        if each.value is not None:
+            failure.metric_value.double_value.value = each.value
+    with tf.io.TFRecordWriter(str(folder / VALIDATION_FILE)) as writer:
+        writer.write(result.SerializeToString(deterministic=True))
 
 
 def _merge(by_slice: dict[tuple[bytes, bytes], Any], message: Any) -> None:
@@ -138,8 +194,8 @@ def _metrics(each: Found, min_slice_size: int) -> Any:
     }
     if each.rows < min_slice_size and each.baseline_slice is None:
         values = {
-            TOO_SMALL: f"The slice has {each.rows:,} rows, fewer than {min_slice_size:,}, "
-            "the min_slice_size."
+            TOO_SMALL: f"The slice has {each.rows:,} rows, fewer than "
+            f"{min_slice_size:,}, the min_slice_size."
         }
     message = writer.convert_slice_metrics_to_proto((_key(each), values), None)
     for pair in message.metric_keys_and_values:
@@ -213,11 +269,21 @@ def read(folder: Path, *, confidence: float = 0.95) -> list[SliceMetrics]:
     ]
 
 
-def _slice_metrics(message: Any, confidence: float) -> SliceMetrics:
+def _slice_metrics(
+    message: Any, confidence: float, found: Found | None = None
+) -> SliceMetrics:
+    """Return the metrics of a message; what it does not say is taken from `found`."""
+    from tensorflow_model_analysis.metrics.metric_types import MetricKey
+
+    rows = found.rows if found else None
     metrics: dict[MetricName, Measured] = {}
     for pair in message.metric_keys_and_values:
         name, value = metric_name(pair.key), _number(pair.value)
         interval = _interval(pair, confidence)
+        if interval and found:
+            spread = found.spreads.get(MetricKey.from_proto(pair.key))
+            method = spread.method if spread else "TFMA"
+            interval = dataclasses.replace(interval, method=method)
         before = metrics.get(name, Measured(None))
         if pair.key.is_diff:
             changed = {"difference": value, "difference_interval": interval}
@@ -232,11 +298,13 @@ def _slice_metrics(message: Any, confidence: float) -> SliceMetrics:
             _slice(crossed.comparison_slice_key.single_slice_keys),
             metrics,
             _slice(crossed.baseline_slice_key.single_slice_keys),
+            rows=rows,
         )
     return SliceMetrics(
         _slice(message.slice_key.single_slice_keys),
         metrics,
         is_too_small=TOO_SMALL in message.metrics,
+        rows=rows,
     )
 
 

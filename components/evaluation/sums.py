@@ -77,7 +77,10 @@ class Sums:
         self._append(moved[order], values[order])
 
     def all(self) -> tuple[Array, Array]:
-        """Return `slice * cells + cell`, rising, and sums of shape (places, columns)."""
+        """Return places, `slice * cells + cell`, rising, and their sums.
+
+        The sums have the shape (places, columns).
+        """
         if not self._parts:
             return np.zeros(0, np.int64), np.zeros((0, 1))
         if len(self._parts) > 1:

@@ -19,7 +19,7 @@ from penstock.schemas.errors import DataError, quoted
 if TYPE_CHECKING:
     from penstock.components.evaluation.blessing import Interval
 
-TABLE_FILE = "metrics.parquet"
+TABLE_FILE = "table.parquet"
 """Its name in the folder of a ModelEvaluation."""
 
 CANDIDATE, BASELINE, DIFFERENCE = "candidate", "baseline", "difference"
@@ -55,7 +55,7 @@ _Line: TypeAlias = (
 )
 
 
-def write_table(path: Path, measured: Iterable[SliceMetrics], *, method: str) -> None:
+def write_table(path: Path, measured: Iterable[SliceMetrics]) -> None:
     """Write metrics as a table, sorted by slice, metric and model.
 
     What is not a single number, and slices that are too small, have no rows in it.
@@ -63,9 +63,8 @@ def write_table(path: Path, measured: Iterable[SliceMetrics], *, method: str) ->
     Args:
         path: The file to write; its folder exists.
         measured: The metrics, slice by slice in any order.
-        method: How intervals were made.
     """
-    lines = [line for each in measured for line in _lines(each, method)]
+    lines = [line for each in measured for line in _lines(each)]
     # Two lines of the same names, as of the slices n=1 and n='1', are told by the rest.
     lines.sort(key=lambda line: (line[:3], repr(line)))
     columns = zip(*lines, strict=True) if lines else [[] for _ in TABLE_SCHEMA]
@@ -104,7 +103,7 @@ def read_table(path: Path) -> pa.Table:
     return pa.Table.from_batches(batches, plain).cast(TABLE_SCHEMA)
 
 
-def _lines(measured: SliceMetrics, method: str) -> Iterator[_Line]:
+def _lines(measured: SliceMetrics) -> Iterator[_Line]:
     texts = metric_texts(measured.metrics)
     for name, found in measured.metrics.items():
         for model, value, interval in (
@@ -113,7 +112,7 @@ def _lines(measured: SliceMetrics, method: str) -> Iterator[_Line]:
             (DIFFERENCE, found.difference, found.difference_interval),
         ):
             if value is not None:
-                ends = _ends(interval, method)
+                ends = _ends(interval)
                 yield (
                     str(measured),
                     texts[name],
@@ -125,10 +124,10 @@ def _lines(measured: SliceMetrics, method: str) -> Iterator[_Line]:
                 )
 
 
-def _ends(interval: Interval | None, method: str) -> tuple[Any, Any, Any, str | None]:
+def _ends(interval: Interval | None) -> tuple[Any, Any, Any, str | None]:
     if interval is None:
         return None, None, None, None
-    return interval.lower, interval.upper, interval.confidence, method
+    return interval.lower, interval.upper, interval.confidence, interval.method
 
 
 def metric_texts(names: Iterable[MetricName]) -> dict[MetricName, str]:

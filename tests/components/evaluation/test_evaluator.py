@@ -203,6 +203,8 @@ def test_tfma_reads_the_result(compared: Evaluator, examples: Examples) -> None:
         "eval_config.json",
         "metrics-00000-of-00001.tfrecord",
         "plots-00000-of-00001.tfrecord",
+        "report.html",
+        "table.parquet",
         "validations.tfrecord",
     ]
     result = model_eval_lib.load_eval_result(str(folder), model_name="candidate")

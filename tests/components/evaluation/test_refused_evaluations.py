@@ -519,8 +519,8 @@ def test_rows_that_a_model_refuses_fail_the_evaluation_with_its_sentence(
     examples = write_examples(tmp_path / "examples", eval=rows(10))
     text = refused(tmp_path, examples=examples, model=Model(tmp_path / "model"))
     assert text.startswith(
-        f"Signature 'serving_default' of Model '{tmp_path}/model' (candidate) does not "
-        "take 10 rows: "
+        f"Signature 'serving_default' of Model '{tmp_path}/model' (candidate) fails on "
+        "row 0 of split 'eval': "
     )
 
 

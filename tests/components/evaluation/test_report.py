@@ -326,7 +326,7 @@ def test_a_thousand_slices_fit_and_the_page_says_what_is_left_out() -> None:
     assert shown > 250
     text = Seen(page).text
     assert f"{5_000 - shown:,} of 5,000 rows are left out here" in text
-    assert "metrics.parquet, beside this page, has all of them." in text
+    assert "table.parquet, beside this page, has all of them." in text
     plots = page.count("<section class=plot")
     assert plots > 5
     assert f"Curves are drawn for {plots} of 1,000 slices" in text
