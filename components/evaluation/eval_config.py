@@ -198,7 +198,13 @@ def transforms(config: EvalConfig) -> bool:
     return any(spec.preprocessing_function_names for spec in config.model_specs)
 
 
-def check_columns(config: EvalConfig, columns: Iterable[str], subject: str) -> None:
+def check_columns(
+    config: EvalConfig,
+    columns: Iterable[str],
+    subject: str,
+    *,
+    read: Iterable[str] = (),
+) -> None:
     """Check that the data has what the config names.
 
     Args:
@@ -206,6 +212,7 @@ def check_columns(config: EvalConfig, columns: Iterable[str], subject: str) -> N
         columns: Names of the columns of the data, and of those that a preprocessing
             signature of the model adds.
         subject: What the data is called in texts.
+        read: The columns that configs of metrics name.
 
     Raises:
         DataError: If it names a column that is not there, or slices by what is
@@ -218,6 +225,7 @@ def check_columns(config: EvalConfig, columns: Iterable[str], subject: str) -> N
         ("label", label_columns(config)),
         ("example weight", weight_columns(config)),
         ("query key", query_columns(config)),
+        ("metric column", set(read)),
     )
     for role, names in named:
         for name in sorted(names):

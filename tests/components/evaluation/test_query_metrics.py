@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.components.evaluation import EvalConfig, MetricConfig, MetricsSpec
+from penstock.components.base import RunContext
+from penstock.components.evaluation import (
+    EvalConfig,
+    Evaluator,
+    MetricConfig,
+    MetricsSpec,
+    ModelSpec,
+    results,
+)
 from penstock.components.evaluation.accumulate import Accumulator, Settings
 from penstock.components.evaluation.batch import Array, Batch
 from penstock.components.evaluation.intervals import Asked
 from penstock.components.evaluation.metrics import queries
 from penstock.components.evaluation.slicing import SliceBy
 from penstock.components.evaluation.views import View
+from penstock.schemas.artifacts import Examples
 from penstock.schemas.errors import DataError, PipelineError
 from tests.components.evaluation import parity
 from tests.components.evaluation.parity import Data
@@ -295,6 +305,64 @@ def test_rows_without_one_query_are_refused(values: pa.Array) -> None:
     assert str(error.value) == (
         "1 of 2 rows have none or several values in 'query', the query_key of a "
         "MetricsSpec, and a row is of one query. Leave such rows out before ingestion."
+    )
+
+
+def _evaluator(
+    folder: Path, write_examples: Callable[..., Examples], data: Data, metric: str
+) -> Evaluator:
+    table = pa.table(
+        {
+            **{name: pa.array(each) for name, each in data.columns.items()},
+            "score": pa.array(data.candidate),
+        }
+    )
+    asked = _asked(
+        "AUC",
+        _spec(MetricConfig(class_name="NDCG", config=metric)),
+        model_specs=[ModelSpec(label_key="label", prediction_key="score")],
+    )
+    return Evaluator(
+        examples=write_examples(folder / "examples", eval=table),
+        eval_config=asked,
+        confidence=0.95,
+    ).with_outputs(folder / "out")
+
+
+def test_the_evaluator_ranks_queries(
+    tmp_path: Path, write_examples: Callable[..., Examples]
+) -> None:
+    data, metric = _data(15, texts=True), '"gain_key": "gain", "top_k_list": [3]'
+    evaluator = _evaluator(tmp_path, write_examples, data, metric)
+
+    evaluator.run(RunContext.local(tmp_path / "temporary"))
+
+    found = results.read(evaluator.evaluation.path)
+    mine = parity.ours(
+        _asked(_spec(MetricConfig(class_name="NDCG", config=metric))), data
+    )
+    assert len(found) == 4
+    for each in found:
+        (value,) = mine[each.slice].values()
+        (measured,) = (
+            value for name, value in each.metrics.items() if name.name == "ndcg"
+        )
+        assert measured.value == pytest.approx(value)
+        assert measured.interval is not None
+        assert measured.interval.lower < value < measured.interval.upper
+
+
+def test_a_gain_that_is_no_column_is_refused(
+    tmp_path: Path, write_examples: Callable[..., Examples]
+) -> None:
+    metric = '"gain_key": "gains", "top_k_list": [3]'
+    evaluator = _evaluator(tmp_path, write_examples, _data(16), metric)
+    with pytest.raises(DataError) as error:
+        evaluator.run(RunContext.local(tmp_path / "temporary"))
+    assert str(error.value) == (
+        "The eval_config has the metric column 'gains', which is no column of "
+        f"Examples '{evaluator.examples.uri}' (it has 'case', 'gain', 'label', "
+        "'query', 'score', 'weight'). Did you mean 'gain'?"
     )
 
 
