@@ -17,6 +17,8 @@ from penstock.components.evaluation import evidence
 from penstock.components.evaluation.evidence import Comparison
 from penstock.components.evaluation.evidence import Interval as Interval
 
+_NO_WIDTH = 1e-12  # of an interval, as a share of the metric: rounding
+
 SliceValue: TypeAlias = str | int | float
 
 Slice: TypeAlias = tuple[tuple[str, SliceValue], ...]
@@ -561,7 +563,7 @@ def _check(asked: Threshold, where: SliceMetrics, min_slice_size: int) -> _Check
             Outcome.LEFT_OUT,
             f"in {where} is left out: the slice has {has}, the min_slice_size.",
         )
-    number = _number_of(asked, where.metrics.get(asked.metric))
+    number = _number_of(asked, where.metrics.get(asked.metric), where.rows)
     if isinstance(number, str):
         said = f"in {where} {number} {asked.bound} is asked."
         return _Checked(asked, where, Outcome.FAILED, said)
@@ -578,7 +580,9 @@ def _check(asked: Threshold, where: SliceMetrics, min_slice_size: int) -> _Check
     return _check_evidence(asked, where, number)
 
 
-def _number_of(asked: Threshold, found: Measured | None) -> _Number | str:
+def _number_of(
+    asked: Threshold, found: Measured | None, rows: int | None
+) -> _Number | str:
     """Return what is compared with a bound, or what texts say where it is missing."""
     if found is None:
         return "was not computed, and"
@@ -586,13 +590,15 @@ def _number_of(asked: Threshold, found: Measured | None) -> _Number | str:
     if isinstance(bound, ValueBound):
         if found.value is None:
             return "is not a single number, and"
-        return _Number("is ", found.value, _at(asked, found.interval, found.value))
+        interval = _at(asked, found.interval, found.value)
+        return _Number("is ", found.value, _widened(interval, found, rows))
     if found.difference is None:
         return "has no baseline to compare with;"
     lead = "has "
     if found.value is not None and found.baseline is not None:
         lead = f"is {_number(found.value)}, the baseline's {_number(found.baseline)}: "
     change = _at(asked, found.difference_interval, found.difference)
+    change = _widened(change, found, rows)
     if bound.relative is None:
         return _Number(f"{lead}a change of ", found.difference, change)
     if found.baseline is None:
@@ -612,6 +618,19 @@ def _at(asked: Threshold, interval: Interval | None, value: float) -> Interval:
     if asked.confidence is None or interval is None:
         return Interval(math.nan, math.nan)
     return interval.at(asked.confidence, value)
+
+
+def _widened(interval: Interval, found: Measured, rows: int | None) -> Interval:
+    """Return an interval; of one without width, what the rule of three gives.
+
+    A row that is not among so many could move the metric by about its own size.
+    """
+    scale = max(abs(found.value or 0.0), abs(found.baseline or 0.0)) or 1.0
+    width = interval.upper - interval.lower
+    if rows is None or math.isinf(scale) or not width <= _NO_WIDTH * scale:
+        return interval
+    middle = (interval.lower + interval.upper) / 2
+    return evidence.agreeing_rows(middle, scale, rows, interval.confidence)
 
 
 def _check_evidence(asked: Threshold, where: SliceMetrics, number: _Number) -> _Checked:

@@ -12,6 +12,9 @@ import math
 import statistics
 from collections.abc import Sequence
 
+RULE_OF_THREE = "rule of three"
+"""The method of intervals by `agreeing_rows`."""
+
 _MOST_TIMES_THE_ROWS = 1_000
 
 
@@ -57,7 +60,7 @@ class Interval:
             )
         if not self.is_defined or math.isnan(value):
             lower = upper = math.nan
-        return Interval(lower, upper, confidence, self.degrees)
+        return Interval(lower, upper, confidence, self.degrees, self.method)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,14 +72,12 @@ class Comparison:
         interval: Of the number, which it holds.
         lower: The least that is good; minus infinity for any.
         upper: The most that is good; infinity for any.
-        is_of_agreeing_rows: Whether the interval is the one of `agreeing_rows`.
     """
 
     value: float
     interval: Interval
     lower: float = -math.inf
     upper: float = math.inf
-    is_of_agreeing_rows: bool = False
 
     @property
     def is_good(self) -> bool | None:
@@ -167,7 +168,7 @@ class Comparison:
         if not all(distance for distance, _ in gaps):
             return None
         times: float = max((side / distance for distance, side in gaps), default=0.0)
-        if not self.is_of_agreeing_rows:
+        if self.interval.method != RULE_OF_THREE:
             times **= 2
         if not times <= _MOST_TIMES_THE_ROWS:
             return None
@@ -190,7 +191,7 @@ def agreeing_rows(value: float, scale: float, rows: int, confidence: float) -> I
         confidence: Of the interval.
     """
     half = scale * min(-math.log((1 - confidence) / 2) / rows, 1.0) if rows else scale
-    return Interval(value - half, value + half, confidence)
+    return Interval(value - half, value + half, confidence, method=RULE_OF_THREE)
 
 
 def relative(difference: float, baseline: float) -> float:

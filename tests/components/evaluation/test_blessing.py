@@ -453,6 +453,33 @@ def test_what_more_data_would_not_mend_fails_on_evidence_too() -> None:
     assert judge([at_least(0.5)], []).word is Word.NOT_BLESSED
 
 
+def test_rows_that_all_agree_are_no_certainty() -> None:
+    all_right = Measured(1.0, interval=Interval(1.0, 1.0))
+    # Where 3.7 of 6 rows are wrong, 6 are all right as often as 2.5 % of the time.
+    assert on_evidence(all_right, ValueBound(lower=0.9), rows=6) == (
+        Word.INCONCLUSIVE,
+        "'auc' in payment_type=Cash is 1 (95 % interval 0.3852 to 1.615, 6 rows), and "
+        "at least 0.9 is asked: not enough data to tell. About 37 rows would do if it "
+        "stays so.",
+    )
+    assert on_evidence(all_right, ValueBound(lower=0.9), rows=37)[0] is Word.BLESSED
+    assert on_evidence(all_right, ValueBound(lower=0.9))[0] is Word.BLESSED
+    none_wrong = Measured(0.0, interval=Interval(0.0, 0.0))
+    assert on_evidence(none_wrong, ValueBound(upper=0.1), rows=6)[0] is (
+        Word.INCONCLUSIVE
+    )
+    assert on_evidence(none_wrong, ValueBound(upper=0.1), rows=37)[0] is Word.BLESSED
+    even = Interval(0.0, 0.0)
+    same = Measured(0.8, 0.8, 0.0, difference_interval=even)
+    bound = ChangeBound(absolute=-0.01)
+    assert on_evidence(same, bound, rows=290)[0] is Word.INCONCLUSIVE
+    assert on_evidence(same, bound, rows=300)[0] is Word.BLESSED
+    # Of a metric of small numbers small changes count.
+    small = Measured(8e-7, 8e-7, 0.0, difference_interval=even)
+    tenth = ChangeBound(absolute=1e-8, higher_is_better=False)
+    assert on_evidence(small, tenth, rows=300)[0] is Word.BLESSED
+
+
 def test_a_change_needs_its_own_interval() -> None:
     bound = ChangeBound(absolute=-0.01)
     wide = Interval(0.7, 0.9)
@@ -515,7 +542,7 @@ def test_a_rise_from_a_baseline_of_zero_is_evidence() -> None:
     assert changed(Interval(0.1, 0.3), zero, 0.5)[0] is Word.BLESSED
     assert changed(Interval(-0.3, -0.1), zero, 0.5)[0] is Word.NOT_BLESSED
     assert changed(Interval(-0.1, 0.3), zero)[0] is Word.INCONCLUSIVE
-    assert changed(Interval(0.0, 0.0), zero)[0] is Word.BLESSED
+    assert changed(Interval(0.0, 0.0), zero)[0] is Word.INCONCLUSIVE
     assert changed(Interval(0.1, 0.3), Interval(0.0, 0.2), 0.5)[0] is Word.BLESSED
     # Where the baseline may be of either sign, a share of it may be anything.
     assert changed(Interval(0.1, 0.3), Interval(-0.1, 0.1), 0.5) == (
@@ -744,6 +771,8 @@ def widened(interval: Interval | None, by: float) -> Interval | None:
 def test_wider_intervals_never_pass_nor_fail_more(
     asked: list[Threshold], measured: list[SliceMetrics], by: float
 ) -> None:
+    # Without rows, by which intervals of no width are judged: see the rows that agree.
+    measured = [dataclasses.replace(each, rows=None) for each in measured]
     wider = [
         dataclasses.replace(
             each,

@@ -13,8 +13,10 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from penstock.components.evaluation.evidence import (
+    RULE_OF_THREE,
     Comparison,
     Interval,
+    agreeing_rows,
     holm,
     relative,
     relative_contrast,
@@ -176,6 +178,21 @@ def test_rows_needed_at_a_level_are_those_that_reach_it() -> None:
     assert needed == 1_600  # (3.09 / 2.5) ** 2 is 1.528
     more = Comparison(0.8, around(0.8, 0.01 / math.sqrt(1.528)), lower=0.825)
     assert more.level == pytest.approx(0.001, rel=0.01)
+
+
+@pytest.mark.parametrize("rows", [10, 50, 400])
+def test_rows_that_agree_tell_what_a_binomial_tells(rows: int) -> None:
+    # Clopper and Pearson's exact limit, where none of the rows is wrong.
+    exact = stats.beta.ppf(0.975, 1, rows)
+    found = agreeing_rows(0.0, 1.0, rows, 0.95)
+    assert exact <= found.upper <= exact * (1 + 3 / rows)
+    assert found.lower == -found.upper
+    assert found.method == RULE_OF_THREE
+
+
+def test_rows_that_agree_on_nothing_tell_nothing() -> None:
+    assert agreeing_rows(0.5, 2.0, 0, 0.95).upper == 2.5
+    assert agreeing_rows(0.5, 2.0, 1, 0.95).upper == 2.5
 
 
 @given(
