@@ -189,8 +189,8 @@ def test_a_class_that_is_not_there_is_refused() -> None:
     with pytest.raises(DataError) as error:
         flips.contributions(batch)
     assert str(error.value) == (
-        "Class 2 is asked for, and the predictions have 2 classes, from 0. Mend "
-        "class_ids."
+        "Class 2 is asked for, and the predictions have 2 classes, from 0. Mend the "
+        "class of the metric, or class_ids or class_weights of its MetricsSpec."
     )
 
 
