@@ -61,6 +61,7 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "ingestion.md",
         "lineage.md",
         "serving-directory.md",
+        "slices.md",
         "training.md",
         "validation.md",
         "write-your-own-component.md",
@@ -90,6 +91,12 @@ def test_the_guide_to_blessings_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "blessing.md"
     (said,) = re.findall(r"```text\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
     assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_slices_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "slices.md"
+    (printed, _) = re.findall(r"^```text\n(.*?)^```$", guide.read_text(), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == printed
 
 
 def test_the_guide_to_your_own_component_runs(tmp_path: Path) -> None:

@@ -62,14 +62,9 @@ def plain_values(array: pa.Array, name: str) -> pa.Array:
         DataError: If the type is another, an integer does not fit, or text is not
             UTF-8.
     """
-    kind = kind_of(array.type)
+    kind = known_kind(array.type, name)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    if kind is None:
-        raise DataError(
-            f"Column '{name}' has the type {array.type}, which is no number, no text "
-            "and no truth value. Convert it before ingestion, or leave it out."
-        )
     if pa.types.is_date(array.type) or _is_time(array.type):
         return as_text(array)
     try:
@@ -117,6 +112,21 @@ def kind_of(kind: pa.DataType) -> Kind | None:
     if types.is_fixed_size_binary(kind) or types.is_date(kind) or _is_time(kind):
         return "text"
     return None
+
+
+def known_kind(kind: pa.DataType, name: str) -> Kind:
+    """Return what values of a column are.
+
+    Raises:
+        DataError: If they are nothing that expressions know.
+    """
+    found = kind_of(kind)
+    if found is None:
+        raise DataError(
+            f"Column '{name}' has the type {kind}, which is no number, no text and no "
+            "truth value. Convert it before ingestion, or leave it out."
+        )
+    return found
 
 
 def _plain_type(kind: Kind, given: pa.DataType) -> pa.DataType:

@@ -25,6 +25,7 @@ from penstock.components.columns.forms import as_text, is_list, list_parts
 from penstock.components.evaluation.blessing import Slice, SliceValue
 from penstock.components.evaluation.expression_nodes import (
     INT64,
+    known_kind,
     plain_values,
     with_one_zero,
 )
@@ -91,6 +92,25 @@ class SliceBy:
         return frozenset().union(
             *(columns_of(name, schema.names) for name in self.features)
         )
+
+    def check(self, schema: pa.Schema, subject: str) -> None:
+        """Check that features have types that can be sliced by.
+
+        An expression over columns that are not in the schema, because a model computes
+        them, is left to `assign`.
+
+        Args:
+            schema: Of the data.
+            subject: What the data is called in texts.
+
+        Raises:
+            DataError: If a column has none, or an expression does not fit its columns.
+        """
+        for name in self.features:
+            if name in schema.names:
+                known_kind(schema.field(name).type, name)
+            elif parse(name).columns <= set(schema.names):
+                parse(name).check(schema, subject)
 
     def assign(self, batch: pa.RecordBatch) -> Assignment:
         """Return the slices of rows.

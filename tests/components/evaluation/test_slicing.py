@@ -228,6 +228,21 @@ def test_values_that_no_slice_can_have_are_refused(
         with pytest.raises(DataError) as caught:
             slicing.assign(batch_of(x=values))
         assert str(caught.value) == sentence
+        if "type" in sentence:
+            with pytest.raises(DataError) as caught:
+                slicing.check(batch_of(x=values).schema, "trips")
+            assert str(caught.value) == sentence
+
+
+def test_types_are_checked_before_there_are_rows() -> None:
+    fitting = SliceBy(("fare > 2", "tags"), (("hour", "7"), ("computed > 2", "true")))
+    fitting.check(ROWS.schema, "trips")
+    with pytest.raises(DataError) as caught:
+        SliceBy(("hour", "paid > 2")).check(ROWS.schema, "trips")
+    assert str(caught.value).startswith(
+        "Expression 'paid > 2' compares 'paid', which is text, with '2', which is a "
+        "number."
+    )
 
 
 def test_a_slicing_is_plain_data() -> None:
