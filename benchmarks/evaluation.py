@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -307,10 +308,14 @@ def _differences(folder: Path) -> dict[str, Any]:
     theirs = dict(_values(folder / "peer" / "out"))
     if mine.keys() != theirs.keys():
         raise RuntimeError(f"Other values: {mine.keys() ^ theirs.keys()}")
-    largest = max(
-        abs(mine[key] - theirs[key]) / max(abs(theirs[key]), 1e-12) for key in theirs
-    )
+    largest = max(_difference(mine[key], theirs[key]) for key in theirs)
     return {"max_relative_difference": largest, "values_compared": len(theirs)}
+
+
+def _difference(one: float, other: float) -> float:
+    if one == other or (math.isnan(one) and math.isnan(other)):
+        return 0.0
+    return abs(one - other) / max(abs(other), 1e-12)
 
 
 def _values(folder: Path) -> Iterator[tuple[Any, float]]:
@@ -322,7 +327,7 @@ def _values(folder: Path) -> Iterator[tuple[Any, float]]:
     ).slicing_metrics:
         for name, value in outputs[""][""].items():
             if "doubleValue" in value:
-                yield (slice_key, name), value["doubleValue"]
+                yield (slice_key, name), float(value["doubleValue"])  # NaN is a text
 
 
 # --- the input -----------------------------------------------------------------------
