@@ -13,18 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+import tensorflow_model_analysis as tfma
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.components.base import RunContext
+from penstock.components.columns.examples import read_batches
 from penstock.components.evaluation import (
     CrossSliceMetricThreshold,
     CrossSlicingSpec,
     EvalConfig,
+    Evaluator,
+    GenericValueThreshold,
     MetricConfig,
     MetricsSpec,
+    MetricThreshold,
     ModelSpec,
     PerSliceMetricThreshold,
     SlicingSpec,
@@ -37,6 +43,7 @@ from penstock.components.evaluation.slicing import (
     slices_by,
     with_features,
 )
+from penstock.schemas.artifacts import Answer, Examples, Model
 from penstock.schemas.errors import DataError, PipelineError
 
 
@@ -645,3 +652,71 @@ def test_the_columns_that_slices_may_read() -> None:
     )
     assert slice_columns(config) >= {"trip-start", "hour", "odd name", "fare"}
     assert set(COLUMNS) & slice_columns(config) == {"fare", "hour", "trip-start"}
+
+
+def test_expressions_are_features_wherever_a_config_has_one(
+    tmp_path: Path, examples: Examples, tf_example_model: Model
+) -> None:
+    dear, early = "fare > 20 and payment == 'Cash'", "hour in range(0, 6)"
+    bucket = "bucket(fare, 10, 20)"
+    of_dear = SlicingSpec(feature_values={dear: "true"})
+    config = EvalConfig(
+        model_specs=[ModelSpec(label_key="big")],
+        slicing_specs=[
+            SlicingSpec(feature_keys=[dear]),
+            SlicingSpec(
+                feature_keys=[bucket, "company"], feature_values={early: "true"}
+            ),
+        ],
+        cross_slicing_specs=[
+            CrossSlicingSpec(baseline_spec=SlicingSpec(), slicing_specs=[of_dear])
+        ],
+        metrics_specs=[
+            MetricsSpec(
+                metrics=[
+                    MetricConfig(
+                        class_name="ExampleCount",
+                        per_slice_thresholds=[
+                            PerSliceMetricThreshold(
+                                slicing_specs=[of_dear],
+                                threshold=MetricThreshold(
+                                    value_threshold=GenericValueThreshold(
+                                        lower_bound={"value": 10}
+                                    )
+                                ),
+                            )
+                        ],
+                    )
+                ]
+            )
+        ],
+    )
+    live = Evaluator(
+        examples=examples, model=tf_example_model, eval_config=config
+    ).with_outputs(tmp_path / "out")
+    live.run(RunContext.local(tmp_path / "temporary"))
+
+    rows = pa.Table.from_batches(read_batches(examples, "eval")).to_pandas()
+    is_dear = (rows.fare > 20) & (rows.payment == "Cash")
+    flashy = rows[(rows.hour < 6) & (rows.company == "Flash")]
+    fares = pd.cut(flashy.fare, [-np.inf, 10, 20, np.inf], right=False)
+    expected: dict[Any, int] = {
+        (): len(rows),
+        ((dear, "false"),): int((~is_dear).sum()),
+        ((dear, "true"),): int(is_dear.sum()),
+    }
+    for number, label in enumerate(("(-inf, 10)", "[10, 20)", "[20, inf)")):
+        key = ((bucket, label), ("company", "Flash"), (early, "true"))
+        expected[key] = int((fares.cat.codes == number).sum())
+
+    counts = {
+        key: metrics[""][""]["example_count"]["doubleValue"]
+        for key, metrics in tfma.load_eval_result(live.evaluation.uri).slicing_metrics
+    }
+    compared = counts.pop(((), ((dear, "true"),)))
+    assert compared == len(rows) - is_dear.sum()
+    assert counts == expected
+    assert live.blessing.answer is Answer.YES
+    assert live.blessing.reasons == (
+        f"'example_count' in {dear}=true is {is_dear.sum()}, as asked: at least 10.",
+    )
