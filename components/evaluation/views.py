@@ -72,7 +72,7 @@ class View:
 
     def predictions(self, batch: Batch) -> Array:
         """Return the predictions as 64-bit floats, of shape (rows, values)."""
-        return self._scores(batch).astype(np.float64, copy=False)
+        return self.scores(batch).astype(np.float64, copy=False)
 
     def weights(self, batch: Batch) -> Array | None:
         """Return weights of shape (rows, values), or None if every weight is 1."""
@@ -110,7 +110,7 @@ class View:
         """
         if self.query_key:
             return self._pairs_of_queries(batch)
-        labels, predictions = self.labels(batch), self._scores(batch)
+        labels, predictions = self.labels(batch), self.scores(batch)
         if self.k is not None:
             highest = _top(predictions, self.k)[:, :1]
             labels, predictions = _taken(labels, predictions, highest)
@@ -145,7 +145,7 @@ class View:
         Raises:
             DataError: If a row has several.
         """
-        found = self._scores(batch)
+        found = self.scores(batch)
         if found.shape[1] != 1:
             raise DataError(
                 f"A row has {found.shape[1]} predictions, and a query's rows are "
@@ -182,7 +182,7 @@ class View:
         Raises:
             DataError: If they have shapes that do not fit one another.
         """
-        labels, predictions = self.labels(batch), self._scores(batch)
+        labels, predictions = self.labels(batch), self.scores(batch)
         return as_one_hot(labels, predictions), predictions
 
     def of_class(self, values: Array) -> Array:
@@ -204,7 +204,8 @@ class View:
             )
         return values[:, self.class_id, None]
 
-    def _scores(self, batch: Batch) -> Array:
+    def scores(self, batch: Batch) -> Array:
+        """Return the predictions in their own type, of shape (rows, values)."""
         return _in_two_dimensions(batch.get("prediction", self.model, self.output))
 
     def value_weights(self, batch: Batch, values: int) -> Array | None:
