@@ -35,9 +35,24 @@ class Inputs:
 
     def part(self, start: int, stop: int) -> Inputs:
         """Return the rows from one number to before another."""
-        return Inputs(
-            self.batch.slice(start, stop - start), self.split, self.first_row + start
+        if (start, stop) == (0, self.batch.num_rows):
+            return self
+        return self._once(
+            ("part", start, stop),
+            lambda: Inputs(
+                self.batch.slice(start, stop - start),
+                self.split,
+                self.first_row + start,
+            ),
         )
+
+    def parts(self, most: int) -> list[Inputs]:
+        """Return all rows in order, in parts of no more rows than a number."""
+        rows = self.batch.num_rows
+        return [
+            self.part(start, min(start + most, rows))
+            for start in range(0, max(rows, 1), most)
+        ]
 
     def row(self, index: int) -> str:
         """Return what a row of the batch is called in texts; rows count from 1."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeAlias
 
+import numpy as np
+
+from penstock.components.evaluation.inputs import Inputs
 from penstock.schemas.errors import DataError, did_you_mean, quoted
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -93,6 +93,32 @@ def picked(
                 "the model give one output per row."
             )
     return found
+
+
+def by_parts(
+    rows: Inputs, most: int, answer: Callable[[Inputs], dict[str, Array]]
+) -> dict[str, Array]:
+    """Return what a model says of rows, asked for no more than some at once."""
+    answers = [answer(part) for part in rows.parts(most)]
+    return {name: _stacked([each[name] for each in answers]) for name in answers[0]}
+
+
+def _stacked(arrays: list[Array]) -> Array:
+    """Put arrays one below the other; shorter rows are padded, as of ragged tensors."""
+    if len(arrays) == 1:
+        return arrays[0]
+    if len({each.shape[1:] for each in arrays}) > 1:
+        widths = np.max([each.shape[1:] for each in arrays], axis=0)
+        padding = b"" if arrays[0].dtype == object else 0
+        arrays = [
+            np.pad(
+                each,
+                [(0, 0), *((0, gap) for gap in widths - each.shape[1:])],
+                constant_values=padding,
+            )
+            for each in arrays
+        ]
+    return np.concatenate(arrays)
 
 
 def near_misses(missing: Collection[str], legal: Collection[str]) -> str:

@@ -11,8 +11,13 @@ import numpy as np
 
 from penstock.components.evaluation import flavors
 from penstock.components.evaluation.inputs import Inputs
-from penstock.components.evaluation.outputs import chosen, near_misses, picked
-from penstock.components.evaluation.saved_model import BATCH_ROWS, first_failing
+from penstock.components.evaluation.outputs import (
+    by_parts,
+    chosen,
+    near_misses,
+    picked,
+)
+from penstock.components.evaluation.saved_model import first_failing
 from penstock.schemas.artifacts import FLAVOR_FILE
 from penstock.schemas.errors import DataError, PipelineError, quoted
 
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
     from tensorflow_model_analysis.proto.config_pb2 import ModelSpec
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
+
+_ROWS = 10_000  # that a predictor is called with, unless the ModelSpec says how many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +54,7 @@ class PythonSource:
     outputs: tuple[str, ...]
     key: str = ""
     keys: tuple[tuple[str, str], ...] = ()
-    batch_rows: int = BATCH_ROWS
+    batch_rows: int = _ROWS
     gives: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
 
@@ -123,7 +130,7 @@ def find(
         tuple(outputs),
         spec.prediction_key,
         tuple(spec.prediction_keys.items()),
-        spec.inference_batch_size or BATCH_ROWS,
+        spec.inference_batch_size or _ROWS,
     )
 
 
@@ -160,6 +167,13 @@ class PythonPredictor:
         Raises:
             DataError: If it fails on a row, or an output has another number of rows.
         """
+        return by_parts(rows, self._source.batch_rows, self._picked)
+
+    def transform(self, rows: Inputs) -> dict[str, Array]:
+        """Return nothing: a Python predictor has no preprocessing signatures."""
+        return {}
+
+    def _picked(self, rows: Inputs) -> dict[str, Array]:
         source = self._source
         try:
             answer = self._answer(rows)
@@ -169,10 +183,6 @@ class PythonPredictor:
             source.subject, answer, source.outputs, source.key, dict(source.keys)
         )
         return picked(source.subject, answer, keys, rows.batch.num_rows)
-
-    def transform(self, rows: Inputs) -> dict[str, Array]:
-        """Return nothing: a Python predictor has no preprocessing signatures."""
-        return {}
 
     def _answer(self, rows: Inputs) -> dict[str, Array]:
         answer = self._call(rows.select(self._source.reads))

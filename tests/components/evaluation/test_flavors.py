@@ -22,6 +22,7 @@ from penstock.schemas.errors import DataError, PipelineError
 
 HERE = Path(__file__).parent
 SUBJECT = "Model 'm' (candidate)"
+MARKED = "'Outputs', 'broken', 'counts', 'load', 'strict', 'sums'"
 ROWS = pa.RecordBatch.from_pydict(
     {"hour": [3, 20], "fare": [10.0, 30.0], "tips": [1.0, None]}
 )
@@ -97,6 +98,16 @@ def test_outputs_are_chosen_by_name(tmp_path: Path) -> None:
     assert found["both"].tolist() == [[10.0, -10.0], [30.0, -30.0]]
 
 
+def test_a_predictor_is_called_with_as_many_rows_as_the_config_says(
+    tmp_path: Path,
+) -> None:
+    model = make(tmp_path, "counts", ["fare"])
+    rows = pa.RecordBatch.from_pydict({"fare": np.arange(5.0)})
+    assert predicted(model, rows)[""].tolist() == [5] * 5
+    found = predicted(model, rows, inference_batch_size=2)[""]
+    assert found.tolist() == [2, 2, 2, 2, 1]
+
+
 def test_an_output_of_another_number_of_rows_is_refused(tmp_path: Path) -> None:
     model = make(tmp_path, "Outputs", ["fare"])
     assert refusal(model, outputs=("one",)) == (
@@ -131,16 +142,14 @@ def test_the_first_row_that_raises_is_named_and_no_value_printed(
         (
             "numpy_models:unmarked",
             f"{SUBJECT} is loaded by 'numpy_models:unmarked', and the module "
-            "'numpy_models' marks no 'unmarked' with @model_loader (it marks 'Outputs',"
-            " 'broken', 'load', 'strict', 'sums'). Only what installed code marks is "
-            "called.",
+            f"'numpy_models' marks no 'unmarked' with @model_loader (it marks {MARKED}). "
+            "Only what installed code marks is called.",
         ),
         (
             "numpy_models:lod",
             f"{SUBJECT} is loaded by 'numpy_models:lod', and the module 'numpy_models' "
-            "marks no 'lod' with @model_loader (it marks 'Outputs', 'broken', 'load', "
-            "'strict', 'sums'). Did you mean 'load'? Only what installed code marks is "
-            "called.",
+            f"marks no 'lod' with @model_loader (it marks {MARKED}). Did you mean "
+            "'load'? Only what installed code marks is called.",
         ),
         (
             "runpy:run_path",

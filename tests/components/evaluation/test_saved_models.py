@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from penstock.components.columns import tf_example
-from penstock.components.evaluation import ModelSpec, models
+from penstock.components.evaluation import ModelSpec, models, saved_model
 from penstock.components.evaluation.inputs import Inputs
 from penstock.components.evaluation.saved_model import SavedModelSource
 from penstock.schemas.artifacts import Model
@@ -318,9 +318,66 @@ def test_bfloat16_becomes_float32(save: Callable[..., Model]) -> None:
     assert predicted(model, batch(fare=[0.5]))[""].dtype == np.float32
 
 
-def test_the_config_says_how_many_rows_a_model_takes(model: Model) -> None:
-    assert source(model, TRIPS).batch_rows == 10_000
+def counting(save: Callable[..., Model]) -> Model:
+    """A model that says how many rows it was called with, and the words of each."""
+    import tensorflow as tf
+
+    def count(text: Any) -> Any:
+        return {
+            "rows": tf.fill(tf.shape(text), tf.size(text)),
+            "words": tf.strings.split(text).to_tensor(),
+        }
+
+    return save(serving_default=(count, [spec("string", name="text")]))
+
+
+def test_a_model_is_called_with_as_many_rows_as_the_config_says(
+    save: Callable[..., Model],
+) -> None:
+    rows = batch(text=["a", "b c", "d", "e f g", "h"])
+    model = counting(save)
+    outputs = ("rows", "words")
+    found = predicted(model, rows, outputs=outputs, inference_batch_size=2)
+    assert found["rows"].tolist() == [2, 2, 2, 2, 1]
+    assert (
+        found["words"].tolist()
+        == predicted(model, rows, outputs=outputs)["words"].tolist()
+    )
+    assert predicted(model, rows.slice(0, 0), outputs=("rows",))["rows"].shape == (0,)
+
+
+def test_a_model_is_called_with_fewer_rows_where_they_are_large(
+    save: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_model, "_BYTES_AT_ONCE", 1_000)
+    rows = batch(text=["x" * 600] * 4)
+    assert (
+        predicted(counting(save), rows, outputs=("rows",))["rows"].tolist() == [1] * 4
+    )
+
+
+def test_two_models_share_the_parts_of_rows(tf_example_model: Model) -> None:
+    found = source(tf_example_model, TRIPS, inference_batch_size=1)
+    inputs = Inputs(TRIPS, "eval")
+    predictor = models.load(found)
+    predictor.predict(inputs)
+    made = inputs.part(0, 1)._made
+    (records,) = made.values()
+    predictor.predict(inputs)
+    assert list(inputs.part(0, 1)._made.values()) == [records]
+
+
+def test_models_with_more_weights_are_called_with_fewer_rows(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert source(model, TRIPS).batch_rows == 25_000
     assert source(model, TRIPS, inference_batch_size=64).batch_rows == 64
+    files = (model.serving_dir / "variables").glob("*")
+    weights = sum(each.stat().st_size for each in files)
+    monkeypatch.setattr(saved_model, "_WEIGHTS", weights // 2)
+    assert source(model, TRIPS).batch_rows == 25_000 * (weights // 2) // weights
+    monkeypatch.setattr(saved_model, "_WEIGHTS", 1)
+    assert source(model, TRIPS).batch_rows == 256
 
 
 # What is refused before anything is loaded.
