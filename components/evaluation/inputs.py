@@ -55,8 +55,8 @@ class Inputs:
         ]
 
     def row(self, index: int) -> str:
-        """Return what a row of the batch is called in texts; rows count from 1."""
-        return f"row {self.first_row + index + 1:,} of split '{self.split}'"
+        """Return what a row of the batch is called in texts; rows count from 0."""
+        return f"row {self.first_row + index:,} of split '{self.split}'"
 
     def column(self, name: str) -> pa.Array:
         """Return a column as it is."""

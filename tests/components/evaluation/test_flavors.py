@@ -128,7 +128,7 @@ def test_the_first_row_that_raises_is_named_and_no_value_printed(
     fares[[13, 17]] *= -1
     rows = pa.RecordBatch.from_pydict({"fare": fares})
     assert refusal(model, rows, first_row=1_000) == (
-        f"{SUBJECT} raises ArithmeticError on row 1,014 of split 'eval'. Call the "
+        f"{SUBJECT} raises ArithmeticError on row 1,013 of split 'eval'. Call the "
         "predictor with that row in a test of the model."
     )
 
@@ -142,8 +142,8 @@ def test_the_first_row_that_raises_is_named_and_no_value_printed(
         (
             "numpy_models:unmarked",
             f"{SUBJECT} is loaded by 'numpy_models:unmarked', and the module "
-            f"'numpy_models' marks no 'unmarked' with @model_loader (it marks {MARKED}). "
-            "Only what installed code marks is called.",
+            "'numpy_models' marks no 'unmarked' with @model_loader (it marks "
+            f"{MARKED}). Only what installed code marks is called.",
         ),
         (
             "numpy_models:lod",

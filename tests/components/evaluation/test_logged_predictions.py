@@ -125,7 +125,7 @@ def test_a_column_of_another_kind_is_refused(values: Any, kind: str) -> None:
 def test_rows_without_a_prediction_are_counted(values: Any) -> None:
     assert refusal(column(values), first_row=10) == (
         f"{SUBJECT} has no prediction in 2 rows of column 'score', the first of them "
-        "row 12 of split 'eval'. Leave such rows out before ingestion."
+        "row 11 of split 'eval'. Leave such rows out before ingestion."
     )
 
 
@@ -142,6 +142,6 @@ def test_lists_of_different_lengths_are_refused() -> None:
     rows = column([[0.1, 0.9], [0.2, 0.8], [0.1, 0.2, 0.7]])
     assert refusal(rows, first_row=100) == (
         f"Column 'score' of {SUBJECT} has lists of predictions of different lengths: 2 "
-        "values in row 101 of split 'eval', and 3 in row 103 of split 'eval'. Log as "
+        "values in row 100 of split 'eval', and 3 in row 102 of split 'eval'. Log as "
         "many for every row."
     )

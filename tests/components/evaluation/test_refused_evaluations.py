@@ -23,12 +23,6 @@ from penstock.components.evaluation import (
     SlicingSpec,
 )
 from penstock.components.evaluation.eval_config import check_metrics
-from penstock.components.evaluation.prediction import (
-    Predictor,
-    Transformation,
-    find_signature,
-    find_transformation,
-)
 from penstock.schemas.artifacts import Examples, Model, Schema
 from penstock.schemas.errors import DataError, PipelineError
 
@@ -385,23 +379,6 @@ def test_names_are_looked_for_among_what_a_signature_computes(
     assert text.endswith("Did you mean 'score'?")
 
 
-def test_a_preprocessing_function_of_tfma_takes_one_column(model: Model) -> None:
-    found = find_transformation(
-        "Model 'm'", model.serving_dir, ["_to_dense@fare"], ["fare"]
-    )
-    assert found == Transformation(frozenset({"fare"}), frozenset({"_to_dense"}))
-
-
-def test_a_signature_that_takes_what_is_not_there_is_refused(model: Model) -> None:
-    with pytest.raises(DataError) as caught:
-        find_signature("Model 'm'", model.serving_dir, "", ["fares", "hour"])
-    assert str(caught.value) == (
-        "Signature 'serving_default' of Model 'm' takes 'fare', which the data does "
-        "not have (it has 'fares', 'hour'). Did you mean 'fares'? Export the model "
-        "with a signature that takes the columns, or serialized tf.Examples."
-    )
-
-
 def test_a_model_that_is_not_there_or_damaged_is_refused(
     tmp_path: Path, examples: Examples, tf_example_model: Model
 ) -> None:
@@ -417,86 +394,6 @@ def test_a_model_that_is_not_there_or_damaged_is_refused(
     assert text == (
         f"'{folder}/saved_model.pb' is damaged: it is no SavedModel message. Run the "
         f"producer of Model '{tmp_path}/model' (candidate) again."
-    )
-
-
-def test_a_model_that_cannot_be_loaded_is_refused(tmp_path: Path, model: Model) -> None:
-    signature = find_signature("Model 'm'", model.serving_dir, "", ["fare", "hour"])
-    (tmp_path / "saved_model.pb").write_bytes(
-        (model.serving_dir / "saved_model.pb").read_bytes()
-    )
-    import dataclasses
-
-    with pytest.raises(DataError) as caught:
-        Predictor(dataclasses.replace(signature, folder=str(tmp_path)))
-    assert re.fullmatch(
-        rf"Model 'm' at '{tmp_path}' cannot be loaded: .+ Run its producer again\.",
-        str(caught.value),
-    )
-
-
-def test_lists_of_another_length_are_refused(model: Model) -> None:
-    signature = find_signature("Model 'm'", model.serving_dir, "", ["fare", "hour"])
-    predictor = Predictor(signature)
-    hours = pa.array([1, 2], pa.int64())
-    good = pa.RecordBatch.from_arrays(
-        [pa.array([[1.0], [2.0]]), hours], names=["fare", "hour"]
-    )
-    (scores,) = predictor.predict(good).values()
-    assert scores.shape == (2, 1)
-    bad = pa.RecordBatch.from_arrays(
-        [pa.array([[1.0], [2.0, 3.0]]), hours], names=["fare", "hour"]
-    )
-    with pytest.raises(DataError) as caught:
-        predictor.predict(bad)
-    assert str(caught.value) == (
-        "Signature 'serving_default' of Model 'm' takes 1 values of 'fare' per row, "
-        "and a row has 2. Export the model with a signature that takes serialized "
-        "tf.Examples."
-    )
-    missing = pa.RecordBatch.from_arrays(
-        [pa.array([1.0, None]), hours], names=["fare", "hour"]
-    )
-    with pytest.raises(DataError, match="and 1 rows have no value"):
-        predictor.predict(missing)
-
-
-def test_a_model_that_refuses_rows_or_answers_with_too_few_is_named(
-    tmp_path: Path,
-) -> None:
-    import tensorflow as tf
-
-    class Odd(tf.Module):  # type: ignore[misc]
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="fare")])  # type: ignore[untyped-decorator]
-        def mean(self, fare: Any) -> Any:
-            return {"mean": tf.reduce_mean(fare, keepdims=True)}
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="fare")])  # type: ignore[untyped-decorator]
-        def strict(self, fare: Any) -> Any:
-            with tf.control_dependencies([tf.debugging.assert_positive(fare)]):
-                return {"same": tf.identity(fare)}
-
-    module = Odd()
-    tf.saved_model.save(
-        module, str(tmp_path), {"mean": module.mean, "strict": module.strict}
-    )
-    batch = pa.RecordBatch.from_arrays([pa.array([1.0, -1.0])], names=["fare"])
-    with pytest.raises(DataError) as caught:
-        Predictor(find_signature("Model 'm'", tmp_path, "mean", ["fare"])).predict(
-            batch
-        )
-    assert str(caught.value) == (
-        "Output 'mean' of signature 'mean' of Model 'm' has the shape (1,) for 2 rows. "
-        "Export the model with one output per row."
-    )
-    with pytest.raises(DataError) as caught:
-        Predictor(find_signature("Model 'm'", tmp_path, "strict", ["fare"])).predict(
-            batch
-        )
-    assert re.fullmatch(
-        r"Signature 'strict' of Model 'm' does not take 2 rows: .+\. Call it with rows "
-        r"of the data in a test of the model\.",
-        str(caught.value),
     )
 
 
@@ -522,37 +419,6 @@ def test_rows_that_a_model_refuses_fail_the_evaluation_with_its_sentence(
         f"Signature 'serving_default' of Model '{tmp_path}/model' (candidate) fails on "
         "row 0 of split 'eval': "
     )
-
-
-def test_text_booleans_and_vectors_become_tensors(tmp_path: Path) -> None:
-    import tensorflow as tf
-
-    class Echo(tf.Module):  # type: ignore[misc]
-        @tf.function(  # type: ignore[untyped-decorator]
-            input_signature=[
-                tf.TensorSpec([None, 1], tf.string, name="payment"),
-                tf.TensorSpec([None], tf.float32, name="paid"),
-                tf.TensorSpec([None, 2], tf.float32, name="place"),
-            ]
-        )
-        def echo(self, payment: Any, paid: Any, place: Any) -> Any:
-            return {"payment": payment, "paid": paid, "place": place}
-
-    module = Echo()
-    tf.saved_model.save(module, str(tmp_path), {"serving_default": module.echo})
-    batch = pa.RecordBatch.from_arrays(
-        [
-            pa.array(["Cash", ""], pa.large_string()),
-            pa.array([True, False]),
-            pa.array([[1.0, 2.0], [3.0, 4.0]]),
-        ],
-        names=["payment", "paid", "place"],
-    )
-    signature = find_signature("Model 'm'", tmp_path, "", batch.schema.names)
-    found = Predictor(signature).predict(batch)
-    assert found["payment"].tolist() == [[b"Cash"], [b""]]
-    assert found["paid"].tolist() == [1.0, 0.0]
-    assert found["place"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
 def test_a_damaged_schema_is_refused(tmp_path: Path) -> None:

@@ -524,7 +524,7 @@ def test_missing_values_of_a_dense_tensor_are_counted(
     rows = batch(fare=[1.0, None, None], hour=[1, 2, 3])
     assert refusal(model, rows, first_row=1_000) == (
         f"{SIGNATURE} takes 'fare' as a dense tensor, and 2 rows have no value, the "
-        "first of them row 1,002 of split 'eval'. Fill them before ingestion, or "
+        "first of them row 1,001 of split 'eval'. Fill them before ingestion, or "
         "export the model with a signature that takes serialized tf.Examples."
     )
     found = source(tf_example_model, rows)
@@ -534,7 +534,7 @@ def test_missing_values_of_a_dense_tensor_are_counted(
         "parses it."
     )
     rows = batch(fare=[[1.0], [None]], hour=[1, 2])
-    assert "and 1 rows have no value, the first of them row 2 of" in refusal(
+    assert "and 1 rows have no value, the first of them row 1 of" in refusal(
         model, rows
     )
 
@@ -544,7 +544,7 @@ def test_lists_of_another_length_are_refused(
 ) -> None:
     rows = batch(fare=[[1.0], [2.0, 3.0]], hour=[1, 2])
     assert refusal(model, rows) == (
-        f"{SIGNATURE} takes 1 values of 'fare' per row, and row 2 of split 'eval' has "
+        f"{SIGNATURE} takes 1 values of 'fare' per row, and row 1 of split 'eval' has "
         "2. Export the model with a signature that takes serialized tf.Examples."
     )
     free = save(
@@ -555,9 +555,9 @@ def test_lists_of_another_length_are_refused(
     )
     assert predicted(free, batch(place=[[1.0] * 4] * 3))[""].shape == (3, 2, 2)
     text = refusal(free, batch(place=[[1.0] * 4, [1.0] * 2]))
-    assert "takes 4 values of 'place' per row, and row 2 of split 'eval' has 2." in text
+    assert "takes 4 values of 'place' per row, and row 1 of split 'eval' has 2." in text
     text = refusal(free, batch(place=[[1.0] * 3]))
-    assert "takes 2 values of 'place' per row, and row 1 of split 'eval' has 3." in text
+    assert "takes 2 values of 'place' per row, and row 0 of split 'eval' has 3." in text
 
 
 def test_integers_that_a_tensor_cannot_hold_are_refused(
@@ -598,7 +598,7 @@ def test_the_first_row_that_a_model_fails_on_is_named_and_no_value_printed(
     fares = np.full(8, 5.0)
     fares[wrong] = -12345.0
     assert refusal(strict(save), batch(fare=fares), first_row=100) == (
-        f"{SIGNATURE} fails on row {101 + wrong[0]} of split 'eval': assertion failed: "
+        f"{SIGNATURE} fails on row {100 + wrong[0]} of split 'eval': assertion failed: "
         "[] [Condition x > 0 did not hold element-wise:]. Call it with rows of the "
         "data in a test of the model."
     )
@@ -610,7 +610,7 @@ def test_a_model_that_fails_on_rows_together_is_named(
     rows = batch(fare=[1.0] * 5)
     text = refusal(strict(save), rows, signature_name="together")
     assert text.startswith(
-        f"Signature 'together' of {SUBJECT} fails on 5 rows from row 1 of split 'eval'"
+        f"Signature 'together' of {SUBJECT} fails on 5 rows from row 0 of split 'eval'"
         ": assertion failed: [Too many rows]"
     )
 
@@ -640,7 +640,7 @@ def test_the_first_example_that_cannot_be_parsed_is_named(
 ) -> None:
     rows = batch(fare=[1.0, 2.0, None, None], hour=[1, 2, 3, 4])
     assert refusal(tf_example_model, rows) == (
-        f"{SIGNATURE} fails on row 3 of split 'eval': Name: <unknown>, Feature: fare "
+        f"{SIGNATURE} fails on row 2 of split 'eval': Name: <unknown>, Feature: fare "
         "(data type: float) is required but could not be found. Call it with rows of "
         "the data in a test of the model."
     )
