@@ -251,7 +251,10 @@ def check_metrics(config: EvalConfig) -> None:
     from tensorflow_model_analysis import metrics as _registers_them
     from tensorflow_model_analysis.metrics import metric_specs, metric_types
 
+    from penstock.components.evaluation import fairness
+
     del _registers_them
+    fairness.register()
     registered = set(metric_types.registered_metrics())
     in_keras = {
         name
@@ -306,7 +309,7 @@ def prepared(config: EvalConfig, *, has_baseline: bool) -> EvalConfig:
     """
     from tensorflow_model_analysis.utils import config_util
 
-    ready = _unnamed(config)
+    ready = _settled(config)
     ready = config_util.update_eval_config_with_defaults(
         ready, has_baseline=has_baseline, rubber_stamp=not has_baseline
     )
@@ -318,12 +321,23 @@ def prepared(config: EvalConfig, *, has_baseline: bool) -> EvalConfig:
     return ready
 
 
-def _unnamed(config: Any) -> Any:
-    """Return a copy whose only model has no name, so that TFMA adds the baseline."""
+def _settled(config: Any) -> Any:
+    """Return a copy whose only model has no name, so that TFMA adds the baseline.
+
+    Thresholds of fairness gaps are for all rows, which alone have gaps.
+    """
+    from penstock.components.evaluation.fairness import CLASS_NAME
+
     copied = type(config)()
     copied.CopyFrom(config)
     if len(copied.model_specs) == 1:
         copied.model_specs[0].name = ""
+    for spec in copied.metrics_specs:
+        for metric in spec.metrics:
+            if metric.class_name == CLASS_NAME and metric.HasField("threshold"):
+                overall = metric.per_slice_thresholds.add(threshold=metric.threshold)
+                overall.slicing_specs.add()
+                metric.ClearField("threshold")
     return copied
 
 
@@ -376,7 +390,7 @@ def _all_thresholds(config: EvalConfig) -> list[Threshold]:
 
     return thresholds(
         config_util.update_eval_config_with_defaults(
-            _unnamed(config), has_baseline=True
+            _settled(config), has_baseline=True
         )
     )
 

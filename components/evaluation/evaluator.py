@@ -143,7 +143,7 @@ class Evaluator(Component):
         )
 
         from penstock.components.columns.examples import row_groups
-        from penstock.components.evaluation import engine, measure, results
+        from penstock.components.evaluation import engine, fairness, measure, results
         from penstock.components.evaluation.plan import make_plan
 
         ready = configs.prepared(
@@ -172,6 +172,9 @@ class Evaluator(Component):
             crosses=plan.crosses,
             baseline=plan.baseline,
             asked=asked,
+        )
+        fairness.add_gaps(
+            found, plan.gaps, baseline=plan.baseline, confidence=_CONFIDENCE
         )
         others = self._left_to_tfma(plan, portions, work, context)
         measured = results.write(

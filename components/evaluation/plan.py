@@ -9,6 +9,12 @@ from typing import Any
 from penstock.components.evaluation.accumulate import statistics_of
 from penstock.components.evaluation.blessing import CrossSlicing
 from penstock.components.evaluation.eval_config import BASELINE, cross_slicing
+from penstock.components.evaluation.fairness import (
+    CLASS_NAME,
+    Gap,
+    gap_of,
+    register,
+)
 from penstock.components.evaluation.gathered import Queries
 from penstock.components.evaluation.metrics.registry import (
     Metric,
@@ -32,6 +38,7 @@ class Plan:
         baseline: Name of the baseline's model, if there is one.
         left: An EvalConfig of the metrics that only TFMA has; None if there are none.
         left_names: Their class names.
+        gaps: Fairness gaps of metrics.
     """
 
     metrics: tuple[Metric, ...]
@@ -40,6 +47,7 @@ class Plan:
     baseline: str | None
     left: Any
     left_names: tuple[str, ...]
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
@@ -92,7 +100,10 @@ def make_plan(ready: Any, schema: Any = None) -> Plan:
         ready: A config made by `eval_config.prepared`.
         schema: A TensorFlow Metadata schema of the rows, for what it says of labels.
     """
+    register()
     baseline = next((each.name for each in ready.model_specs if each.is_baseline), None)
+    slicings = tuple(slices_by(ready))
+    gaps: list[Request] = []
     metrics: dict[Any, Metric] = {}
     left = type(ready)()
     left.CopyFrom(ready)
@@ -103,6 +114,9 @@ def make_plan(ready: Any, schema: Any = None) -> Plan:
         kept.CopyFrom(spec)
         del kept.metrics[:]
         for config in spec.metrics:
+            if config.class_name == CLASS_NAME:
+                gaps += _requests(ready, schema, spec, config, baseline)
+                continue
             found = _built(ready, schema, spec, config, baseline)
             if found is None:
                 kept.metrics.append(config)
@@ -113,11 +127,15 @@ def make_plan(ready: Any, schema: Any = None) -> Plan:
             left.metrics_specs.append(kept)
     return Plan(
         tuple(metrics.values()),
-        tuple(slices_by(ready)),
+        slicings,
         tuple(map(cross_slicing, ready.cross_slicing_specs)),
         baseline,
         left if names else None,
         tuple(dict.fromkeys(names)),
+        tuple(
+            gap_of(each, metrics, slicings, ready.options.min_slice_size.value)
+            for each in gaps
+        ),
     )
 
 
