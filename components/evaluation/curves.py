@@ -80,7 +80,8 @@ def _points(*axes: Array) -> Array:
     found = found[~np.isnan(found).any(axis=1)]
     is_new = np.ones(len(found), bool)
     is_new[1:] = (found[1:] != found[:-1]).any(axis=1)
-    return found[is_new]
+    points: Array = found[is_new]
+    return points
 
 
 def _bins(weights: Array, buckets: int) -> Sequence[tuple[float, float, float]]:

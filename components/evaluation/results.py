@@ -286,12 +286,16 @@ def _slice_metrics(
             interval = dataclasses.replace(interval, method=method)
         before = metrics.get(name, Measured(None))
         if pair.key.is_diff:
-            changed = {"difference": value, "difference_interval": interval}
+            after = dataclasses.replace(
+                before, difference=value, difference_interval=interval
+            )
         elif pair.key.model_name == BASELINE:
-            changed = {"baseline": value, "baseline_interval": interval}
+            after = dataclasses.replace(
+                before, baseline=value, baseline_interval=interval
+            )
         else:
-            changed = {"value": value, "interval": interval}
-        metrics[name] = dataclasses.replace(before, **changed)
+            after = dataclasses.replace(before, value=value, interval=interval)
+        metrics[name] = after
     if message.WhichOneof("slicing_spec_oneof") == "cross_slice_key":
         crossed = message.cross_slice_key
         return SliceMetrics(

@@ -18,6 +18,19 @@ _MOST_DENSE = 1 << 22  # cells that are counted in one array, 32 MiB
 _LEAST_WAITING = 1 << 18  # places that wait before they are merged
 
 
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """The cells of one slice that are not empty.
+
+    Attributes:
+        cells: Their numbers, rising.
+        sums: Of shape (cells, columns).
+    """
+
+    cells: Array
+    sums: Array
+
+
 @dataclasses.dataclass
 class Sums:
     """Sums of a statistic over the rows of every slice of a slicing.
@@ -98,6 +111,10 @@ class Sums:
             places, [number * self.cells, (number + 1) * self.cells]
         )
         return places[start:end] - number * self.cells, values[start:end]
+
+    def filled(self, number: int) -> Cells:
+        """Return the cells of one slice that are not empty."""
+        return Cells(*self.of(number))
 
     def dense(self, first: int, last: int, columns: int) -> Array:
         """Return the sums of slices, of shape (last - first, cells, columns)."""

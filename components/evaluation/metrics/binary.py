@@ -216,7 +216,8 @@ def _where(condition: Array, value: Array) -> Array:
 def _prevalence_threshold(m: Matrices) -> Array:
     tpr, tnr = _share(m.tp, m.tp + m.fn), _share(m.tn, m.tn + m.fp)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (np.sqrt(tpr * (1 - tnr)) + tnr - 1) / (tpr + tnr - 1)
+        found: Array = (np.sqrt(tpr * (1 - tnr)) + tnr - 1) / (tpr + tnr - 1)
+    return found
 
 
 def _correlation(m: Matrices) -> Array:
@@ -336,11 +337,11 @@ def area(matrices: Matrices, *, curve: str, method: str) -> Array:
             else (recall, m.tp / (m.tp + m.fp))
         )
         left, right = y[..., :-1], y[..., 1:]
-        heights = {
-            "interpolation": lambda: (left + right) / 2.0,
-            "minoring": lambda: np.minimum(left, right),
-            "majoring": lambda: np.maximum(left, right),
-        }[method]()
+        if method == "interpolation":
+            heights = (left + right) / 2.0
+        else:
+            choose = np.minimum if method == "minoring" else np.maximum
+            heights = choose(left, right)
         return np.asarray(np.nansum((x[..., :-1] - x[..., 1:]) * heights, axis=-1))
 
 

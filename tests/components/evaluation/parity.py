@@ -43,6 +43,7 @@ from penstock.components.evaluation import (
 from penstock.components.evaluation.accumulate import (
     Accumulator,
     Settings,
+    ranks_of_clusters,
     ranks_of_rows,
 )
 from penstock.components.evaluation.batch import Array, Batch, Key
@@ -162,6 +163,8 @@ def found(
     *,
     parts: int = 2,
     intervals: Asked | None = None,
+    cluster: str = "",
+    sampled: int = 5_000,
     schema: Any = None,
 ) -> list[Found]:
     """Measure rows in columns.
@@ -171,6 +174,8 @@ def found(
         data: The rows.
         parts: How many accumulators share the rows, two batches each.
         intervals: Which intervals to compute, if any.
+        cluster: Column whose equal values are one unit.
+        sampled: Most units of a slice that are kept for intervals.
         schema: A TensorFlow Metadata schema, if there is one.
     """
     plan = planned(asked, data, schema)
@@ -178,7 +183,8 @@ def found(
         plan.slicings,
         plan.statistics,
         tuple(intervals is not None and each.counts for each in plan.statistics),
-        5_000 if intervals else 0,
+        sampled if intervals else 0,
+        bool(cluster),
         queries=plan.queries,
     )
     table = pa.RecordBatch.from_arrays(
@@ -188,11 +194,11 @@ def found(
     accumulators = [Accumulator(settings) for _ in range(parts)]
     edges = np.linspace(0, data.rows, 2 * parts + 1).astype(int)
     for place, (start, end) in enumerate(itertools.pairwise(edges)):
-        accumulators[place // 2].add(
-            table.slice(start, end - start),
-            batch.take(np.arange(start, end)),
-            ranks_of_rows((0, start), end - start) if intervals else None,
-        )
+        rows = table.slice(start, end - start)
+        ranks = ranks_of_rows((0, start), end - start) if intervals else None
+        if cluster and ranks is not None:
+            ranks = ranks_of_clusters(rows, cluster, ranks, 0)
+        accumulators[place // 2].add(rows, batch.take(np.arange(start, end)), ranks)
     total = Accumulator(settings)
     for each in accumulators:
         total.merge(each)
