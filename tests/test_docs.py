@@ -60,6 +60,7 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "evaluation.md",
         "ingestion.md",
         "lineage.md",
+        "models.md",
         "serving-directory.md",
         "slices.md",
         "training.md",
@@ -97,6 +98,11 @@ def test_the_guide_to_slices_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "slices.md"
     (printed, _) = re.findall(r"^```text\n(.*?)^```$", guide.read_text(), re.M | re.S)
     assert run_blocks(tmp_path, guide) == printed
+
+
+def test_the_guide_to_models_runs(tmp_path: Path) -> None:
+    printed = run_blocks(tmp_path, DOCS / "models.md").splitlines()[-1]
+    assert re.fullmatch(r"The tips are 1\.\d\d dollars off\.", printed)
 
 
 def test_the_guide_to_your_own_component_runs(tmp_path: Path) -> None:
