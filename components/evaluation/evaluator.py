@@ -221,7 +221,12 @@ class Evaluator(Component):
 
         schema = schema_of(self.examples)
         computed = {name for each in scored for name in each.source.gives}
-        sliced = {name for each in plan.slicings for name in each.features}
+        sliced = {
+            column
+            for each in plan.slicings
+            for name in each.features
+            for column in columns_of(name, {*schema.names, *computed})
+        }
         queries = configs.query_columns(self.eval_config)
         settings = accumulate.Settings(
             plan.slicings,
@@ -233,11 +238,7 @@ class Evaluator(Component):
         )
         needed = {
             *(name for each in scored for name in each.source.columns),
-            *(
-                column
-                for name in sliced - computed
-                for column in columns_of(name, schema.names)
-            ),
+            *(sliced - computed),
             *configs.label_columns(self.eval_config),
             *configs.weight_columns(self.eval_config),
             *queries,
@@ -285,13 +286,13 @@ class Evaluator(Component):
                     outputs=outputs_of(plan.metrics, spec.name) or ("",),
                 )
             )
-        computed = [name for each in sources for name in each.gives]
+        computed = {name for each in sources for name in each.gives}
+        data = f"Examples '{self.examples.source or self.examples.uri}'"
         configs.check_columns(
-            self.eval_config,
-            {*schema.names, *computed},
-            f"Examples '{self.examples.source or self.examples.uri}'",
-            read=plan.columns,
+            self.eval_config, {*schema.names, *computed}, data, read=plan.columns
         )
+        for each in plan.slicings:
+            each.check(schema, data)
         return tuple(
             Scored(
                 spec.name,

@@ -404,3 +404,50 @@ def test_the_messages_of_a_config_are_there_under_our_name() -> None:
         assert getattr(evaluation, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'EvalConfg'"):
         _ = evaluation.EvalConfg
+
+
+def test_slices_by_expressions_over_what_the_model_computes(
+    tmp_path: Path, examples: Examples
+) -> None:
+    import tensorflow as tf
+
+    class Scorer(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="fare")])  # type: ignore[untyped-decorator]
+        def score(self, fare: Any) -> Any:
+            return {"score": tf.sigmoid(fare - 15.0)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="fare")])  # type: ignore[untyped-decorator]
+        def transform(self, fare: Any) -> Any:
+            return {"rounded": tf.round(fare)}
+
+    module = Scorer()
+    folder = tmp_path / "model"
+    tf.saved_model.save(
+        module,
+        str(folder / "Format-Serving"),
+        {"serving_default": module.score, "transform_features": module.transform},
+    )
+    asked = config(
+        metric("ExampleCount"),
+        slices=[SlicingSpec(feature_keys=["rounded > 15"])],
+        preprocessing_function_names=["transform_features"],
+    )
+    live = evaluated(
+        tmp_path, examples=examples, model=Model(folder), eval_config=asked
+    )
+    counts = {
+        each.slice: found.value
+        for each in read(live.evaluation.path)
+        for found in each.metrics.values()
+    }
+    fares = [
+        fare
+        for batch in read_batches(examples, "eval", columns=["fare"])
+        for fare in batch.column(0).to_pylist()
+    ]
+    above = sum(round(fare) > 15 for fare in fares)
+    assert counts == {
+        (): 600,
+        (("rounded > 15", "false"),): 600 - above,
+        (("rounded > 15", "true"),): above,
+    }
