@@ -14,10 +14,10 @@ from penstock.components.evaluation.inputs import Inputs
 from penstock.components.evaluation.outputs import (
     by_parts,
     chosen,
+    first_failing,
     near_misses,
     picked,
 )
-from penstock.components.evaluation.saved_model import first_failing
 from penstock.schemas.artifacts import FLAVOR_FILE
 from penstock.schemas.errors import DataError, PipelineError, quoted
 

@@ -1,37 +1,38 @@
-"""SavedModels, called by their signatures with tensors or with serialized tf.Examples.
-
-Which of the two a signature takes, and which columns they are, is seen from the
-SavedModel's message, without loading the model.
-"""
+"""SavedModels, called by their signatures with tensors or serialized tf.Examples."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from penstock.components.columns.forms import is_list
-from penstock.components.evaluation import parsing
 from penstock.components.evaluation.inputs import Inputs
 from penstock.components.evaluation.outputs import (
     by_parts,
     chosen,
-    near_misses,
+    first_failing,
     picked,
 )
-from penstock.schemas.errors import DataError, did_you_mean, quoted
+from penstock.components.evaluation.signatures import (
+    SERVE,
+    Argument,
+    Call,
+    Signatures,
+    call_of_tfma,
+    wrong_types,
+)
+from penstock.schemas.errors import DataError
 
 if TYPE_CHECKING:
     import tensorflow as tf
     from tensorflow_model_analysis.proto.config_pb2 import ModelSpec
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
-Form: TypeAlias = Literal["examples", "dense", "sparse", "ragged"]
 
 # The fixed costs of a call are 3 % of it at 25,000 rows of the taxi model (at 10,000:
 # 15 %). Models with more weights than so many bytes are called with fewer rows, in
@@ -41,55 +42,8 @@ _WEIGHTS = 16 << 20
 _FEWEST_ROWS = 256
 _BYTES_AT_ONCE = 64 << 20
 
-_SERVE = "serve"  # the tag of the graph that serves
-_KERAS_SUFFIX = "_input"  # what Keras 2 appends to the names of inputs
+# How lines of TensorFlow's errors begin that do not say what is wrong.
 _FRAME = ("Graph execution error", "Detected at node", "<stack", "File ")
-
-
-@dataclasses.dataclass(frozen=True)
-class Argument:
-    """What a signature takes.
-
-    A sparse tensor is declared as three tensors, its indices, values and dense shape,
-    and a ragged one as two, its values and row splits; the first has the name.
-
-    Attributes:
-        names: Names of the tensors.
-        form: What they are together.
-        dtype: TensorFlow's name of the type of the values: `float32`, `string`.
-        shape: Dimensions of a dense tensor after the first, the batch; None for any.
-        column: The column that it is; '' for serialized tf.Examples.
-        split_dtype: Type of the row splits of a ragged tensor.
-    """
-
-    names: tuple[str, ...]
-    form: Form
-    dtype: str
-    shape: tuple[int | None, ...] = ()
-    column: str = ""
-    split_dtype: str = "int64"
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """A signature, and what it is called with.
-
-    Attributes:
-        signature: Its name; or that of a function of TFMA's.
-        arguments: What it takes.
-        is_of_tfma: Whether it is a function of TFMA's.
-        parsed: The features that it parses from tf.Examples, where that is known.
-    """
-
-    signature: str
-    arguments: tuple[Argument, ...]
-    is_of_tfma: bool = False
-    parsed: tuple[parsing.Parsed, ...] | None = None
-
-    @property
-    def takes_examples(self) -> bool:
-        """Whether it takes serialized tf.Examples."""
-        return any(each.form == "examples" for each in self.arguments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,11 +82,11 @@ class SavedModelSource:
     @property
     def required(self) -> frozenset[str]:
         """The columns that become dense tensors, in or out of tf.Examples."""
-        return frozenset(name for call in self._calls for name in _required(call))
+        return frozenset(name for call in self._calls for name in call.required)
 
     def missing_values(self, column: str, rows: int, first: str = "") -> DataError:
         """Return the error that says that a model cannot be given missing values."""
-        (call, *_) = [each for each in self._calls if column in _required(each)]
+        (call, *_) = [each for each in self._calls if column in each.required]
         which = f", the first of them {first}" if first else ""
         cure = (
             "give the feature a default_value where the model parses it"
@@ -160,17 +114,9 @@ class SavedModelSource:
         return (self.call, *self.transforms)
 
 
-def _required(call: Call) -> set[str]:
-    dense = {each.column for each in call.arguments if each.form == "dense"}
-    return dense | {each.name for each in call.parsed or () if each.is_required}
-
-
 def _name(source: SavedModelSource, call: Call) -> str:
     kind = "TFMA's function" if call.is_of_tfma else "Signature"
     return f"{kind} '{call.signature}' of {source.subject}"
-
-
-# How it is found out, from the message.
 
 
 def find(
@@ -194,28 +140,24 @@ def find(
         DataError: If there is no SavedModel or no such signature or output, or if a
             signature takes what the data does not have.
     """
-    file = folder / "saved_model.pb"
-    graph = _meta_graph(subject, file)
-    found = _exported(subject, graph)
+    signatures = Signatures(subject, folder)
     name = spec.signature_name
     if not name:
-        name = "predict" if "predict" in found else "serving_default"
-    exported = _named(subject, found, name, "signature_name")
-    call = _call(subject, exported, graph.graph_def, schema)
+        name = "predict" if "predict" in signatures.outputs else "serving_default"
+    call = signatures.call(name, schema, "signature_name")
     transforms, gives = [], set[str]()
     for each in spec.preprocessing_function_names:
         function, _, column = each.partition("@")
         if column:
-            transforms.append(_tfma_call(subject, function, column, schema))
+            transforms.append(call_of_tfma(subject, function, column, schema))
             gives.add(function)
-            continue
-        field = "preprocessing_function_names"
-        computes = _named(subject, found, each, field)
-        transforms.append(_call(subject, computes, graph.graph_def, schema))
-        gives.update(computes.outputs)
+        else:
+            field = "preprocessing_function_names"
+            transforms.append(signatures.call(each, schema, field))
+            gives.update(signatures.outputs[each])
     keys = chosen(
         f"Signature '{name}' of {subject}",
-        exported.outputs,
+        signatures.outputs[name],
         list(outputs),
         spec.prediction_key,
         dict(spec.prediction_keys),
@@ -223,7 +165,7 @@ def find(
     calls = [call, *transforms]
     takes = {each.column for call in calls for each in call.arguments if each.column}
     records = _records([each for each in calls if each.takes_examples], schema)
-    status = file.stat()
+    status = (folder / "saved_model.pb").stat()
     return SavedModelSource(
         subject,
         str(folder),
@@ -255,267 +197,6 @@ def _records(calls: Iterable[Call], schema: pa.Schema) -> tuple[str, ...]:
     return tuple(name for name in schema.names if name in needed)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Exported:
-    """A signature as a SavedModel declares it: messages of tensors, by name."""
-
-    name: str
-    inputs: Mapping[str, Any]
-    outputs: Mapping[str, Any]
-
-
-def _meta_graph(subject: str, file: Path) -> Any:
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    if not file.is_file():
-        raise DataError(
-            f"{subject} has no SavedModel at '{file.parent}'. Let its Trainer write "
-            "one there."
-        )
-    message = saved_model_pb2.SavedModel()
-    try:
-        message.ParseFromString(file.read_bytes())
-    except DecodeError as error:
-        raise DataError(
-            f"'{file}' is damaged: it is no SavedModel message. Run the producer of "
-            f"{subject} again."
-        ) from error
-    serving = [
-        each for each in message.meta_graphs if _SERVE in each.meta_info_def.tags
-    ]
-    if not serving:
-        raise DataError(
-            f"'{file}' has no graph that is tagged '{_SERVE}'. Let the producer of "
-            f"{subject} export one for serving."
-        )
-    return serving[0]
-
-
-def outputs_of_signatures(subject: str, folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return the names of what each signature of a SavedModel gives.
-
-    Args:
-        subject: What the model is called in texts.
-        folder: The folder of the SavedModel.
-
-    Raises:
-        DataError: If there is none.
-    """
-    exported = _exported(subject, _meta_graph(subject, folder / "saved_model.pb"))
-    return {name: tuple(sorted(each.outputs)) for name, each in exported.items()}
-
-
-def _exported(subject: str, graph: Any) -> dict[str, _Exported]:
-    return {
-        name: _Exported(name, dict(signature.inputs), dict(signature.outputs))
-        for name, signature in graph.signature_def.items()
-        if not name.startswith("__")
-    }
-
-
-def _named(
-    subject: str, found: Mapping[str, _Exported], name: str, field: str
-) -> _Exported:
-    if name not in found:
-        raise DataError(
-            f"{subject} has no signature '{name}' (it has {quoted(found)})."
-            f"{did_you_mean(name, found)} Export it with that signature, or set "
-            f"{field} in the ModelSpec."
-        )
-    return found[name]
-
-
-def _call(subject: str, exported: _Exported, graph: Any, schema: pa.Schema) -> Call:
-    """Return how a signature is called with columns.
-
-    Raises:
-        DataError: If it takes what the data does not have.
-    """
-    subject = f"Signature '{exported.name}' of {subject}"
-    arguments = list(_arguments(subject, exported, schema))
-    missing = [each.names[0] for each in arguments if not each.column]
-    if missing and len(arguments) == 1 and _holds_records(arguments[0]):
-        return _call_with_examples(subject, exported, graph, arguments[0], schema)
-    if missing:
-        raise DataError(
-            f"{subject} takes {quoted(missing)}, which the data does not have (it has "
-            f"{quoted(schema.names)}).{near_misses(missing, schema.names)} Export the "
-            "model with a signature that takes the columns, or serialized tf.Examples."
-        )
-    _check_types(subject, arguments, schema)
-    return Call(exported.name, tuple(arguments))
-
-
-def _holds_records(argument: Argument) -> bool:
-    return (argument.form, argument.dtype, argument.shape) == ("dense", "string", ())
-
-
-def _arguments(
-    subject: str, exported: _Exported, schema: pa.Schema
-) -> Iterator[Argument]:
-    """Yield what a signature takes, with columns where the data has them."""
-    specs = {
-        name: _spec(subject, name, tensor) for name, tensor in exported.inputs.items()
-    }
-    left = dict(sorted(specs.items()))
-    while left:
-        name, (dtype, shape) = next(iter(left.items()))
-        names, form, split_dtype = _form(name, left, schema)
-        if form != "dense":
-            dtype = left[names[form == "sparse"]][0]
-        for each in names:
-            del left[each]
-        if form == "dense" and shape.count(None) > 1:
-            raise DataError(
-                f"{subject} takes '{name}' in the shape {(None, *shape)}, and lists do "
-                "not tell more than one size. Export the model with fixed sizes, or "
-                "with a signature that takes serialized tf.Examples."
-            )
-        yield Argument(
-            names, form, dtype, shape, _column(name, schema.names), split_dtype
-        )
-
-
-def _spec(subject: str, name: str, tensor: Any) -> tuple[str, tuple[int | None, ...]]:
-    """Return type and shape, but for the batch, of a tensor that is fed."""
-    import tensorflow as tf
-
-    if tensor.WhichOneof("encoding") != "name":
-        raise DataError(
-            f"{subject} takes '{name}' as a composite tensor of TensorFlow 1, which "
-            "cannot be fed. Export the model with TensorFlow 2."
-        )
-    sizes = (each.size for each in tensor.tensor_shape.dim[1:])
-    shape = tuple(None if size < 0 else size for size in sizes)
-    return tf.as_dtype(tensor.dtype).name, shape
-
-
-def _form(
-    name: str, specs: Mapping[str, tuple[str, Any]], schema: pa.Schema
-) -> tuple[tuple[str, ...], Form, str]:
-    """Return the tensors that a name stands for, what they are, and the splits' type.
-
-    TensorFlow names the parts of a sparse or ragged tensor `x`, `x_1` and `x_2`.
-    """
-    second, third = f"{name}_1", f"{name}_2"
-    if second in specs and not {second, third} & set(schema.names):
-        kind, shape = specs[second]
-        if third in specs and specs[name] == ("int64", (2,)) and shape == ():
-            return (name, second, third), "sparse", ""
-        if specs[name][1] == () and shape == () and kind in ("int64", "int32"):
-            return (name, second), "ragged", kind
-    return (name,), "dense", ""
-
-
-def _column(argument: str, columns: Collection[str]) -> str:
-    """Return the column that an argument is, or nothing."""
-    short = argument.removesuffix(_KERAS_SUFFIX)
-    return next((name for name in (argument, short) if name in columns), "")
-
-
-def _check_types(
-    subject: str, arguments: Iterable[Argument], schema: pa.Schema
-) -> None:
-    """Check that columns have types that tensors can hold."""
-    wrong = [
-        (argument.names[0], argument.dtype, argument.column)
-        for argument in arguments
-        if not _fits(argument, schema.field(argument.column).type)
-    ]
-    if wrong:
-        raise _wrong_types(f"{subject} takes", wrong, schema)
-
-
-def _wrong_types(
-    begin: str, wrong: Iterable[tuple[str, str, str]], schema: pa.Schema
-) -> DataError:
-    each = "; ".join(
-        f"'{name}' as {dtype}, and column '{column}' is {schema.field(column).type}"
-        for name, dtype, column in wrong
-    )
-    return DataError(
-        f"{begin} {each}. Export the model with the type that the data has, or convert "
-        "the column before ingestion."
-    )
-
-
-def _fits(argument: Argument, kind: pa.DataType) -> bool:
-    if is_list(kind):
-        kind = kind.value_type
-    types = pa.types
-    if types.is_null(kind):
-        return argument.form != "dense"
-    if argument.dtype == "string":
-        return bool(
-            types.is_string(kind)
-            or types.is_large_string(kind)
-            or types.is_binary(kind)
-            or types.is_large_binary(kind)
-        )
-    if argument.dtype.startswith(("float", "bfloat")) and types.is_floating(kind):
-        return True
-    return bool(types.is_integer(kind) or types.is_boolean(kind))
-
-
-def _call_with_examples(
-    subject: str,
-    exported: _Exported,
-    graph: Any,
-    argument: Argument,
-    schema: pa.Schema,
-) -> Call:
-    parsed = parsing.parsed_features(
-        graph,
-        exported.inputs[argument.names[0]].name,
-        [each.name for each in exported.outputs.values()],
-    )
-    missing = [
-        each.name
-        for each in parsed or ()
-        if each.is_required and each.name not in schema.names
-    ]
-    if missing:
-        raise DataError(
-            f"{subject} parses {quoted(missing)} from tf.Examples, without a default, "
-            f"and the data does not have them (it has {quoted(schema.names)})."
-            f"{near_misses(missing, schema.names)} Ingest the columns, or give the "
-            "features a default_value where the model parses them."
-        )
-    taken = dataclasses.replace(argument, form="examples")
-    return Call(exported.name, (taken,), parsed=parsed)
-
-
-def _tfma_call(subject: str, function: str, column: str, schema: pa.Schema) -> Call:
-    """Return how a function of TFMA's is called, written `function@column`."""
-    from tensorflow_model_analysis.experimental import preprocessing_functions
-
-    legal = {
-        name: each
-        for name, each in vars(preprocessing_functions).items()
-        if hasattr(each, "input_signature")
-    }
-    if function not in legal:
-        raise DataError(
-            f"preprocessing_function_names has '{function}@{column}', and TFMA has no "
-            f"preprocessing function '{function}' (it has {quoted(legal)})."
-            f"{did_you_mean(function, legal)}"
-        )
-    if column not in schema.names:
-        raise DataError(
-            f"preprocessing_function_names has '{function}@{column}', and '{column}' "
-            f"is no column of the data (it has {quoted(schema.names)})."
-            f"{did_you_mean(column, schema.names)}"
-        )
-    (wanted,) = legal[function].input_signature
-    argument = Argument((column,), "dense", wanted.dtype.name, (), column)
-    _check_types(f"TFMA's function '{function}' of {subject}", [argument], schema)
-    return Call(function, (argument,), is_of_tfma=True)
-
-
-# The loaded model.
-
-
 class SavedModel:
     """A loaded SavedModel.
 
@@ -532,7 +213,7 @@ class SavedModel:
         self._source = source
         try:
             # Kept as a whole: signatures alone do not keep their variables alive.
-            self._model = tf.saved_model.load(source.folder, tags=[_SERVE])
+            self._model = tf.saved_model.load(source.folder, tags=[SERVE])
         except (OSError, ValueError, tf.errors.OpError) as error:
             raise DataError(
                 f"{source.subject} at '{source.folder}' cannot be loaded: "
@@ -614,7 +295,7 @@ class SavedModel:
         name = _name(self._source, call)
         wrong = list(_wrongly_parsed(call, rows))
         if wrong:
-            return _wrong_types(f"{name} parses", wrong, rows.batch.schema)
+            return wrong_types(f"{name} parses", wrong, rows.batch.schema)
 
         def fails(start: int, stop: int) -> bool:
             part = rows.part(start, stop)
@@ -675,28 +356,6 @@ class SavedModel:
         raise self._source.missing_values(
             column, int(missing.sum()), rows.row(int(np.argmax(missing)))
         )
-
-
-def first_failing(fails: Callable[[int, int], bool], count: int) -> int | None:
-    """Return the first of some rows that fails, by halves.
-
-    Args:
-        fails: Whether the rows from one number to before another fail.
-        count: How many rows there are; together they fail.
-
-    Returns:
-        The number of the row, from 0; None if rows fail only together.
-    """
-    start, stop = 0, count
-    while stop - start > 1:
-        middle = (start + stop) // 2
-        if fails(start, middle):
-            stop = middle
-        elif fails(middle, stop):
-            start = middle
-        else:
-            return None
-    return start
 
 
 def _wrongly_parsed(call: Call, rows: Inputs) -> Iterator[tuple[str, str, str]]:
