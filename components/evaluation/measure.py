@@ -13,6 +13,7 @@ from penstock.components.evaluation.batch import Array
 from penstock.components.evaluation.blessing import CrossSlicing, Slice
 from penstock.components.evaluation.intervals import Asked, Intervals, Spread
 from penstock.components.evaluation.metrics.registry import Metric
+from penstock.components.evaluation.statistics import Statistic
 
 _MOST_CELLS = 1 << 21  # of a dense array, 16 MiB
 
@@ -126,14 +127,17 @@ def _values(
         chunk = max(1, _MOST_CELLS // cells)
         for first in range(0, slices, chunk):
             last = min(first + chunk, slices)
-            sums = [
-                accumulator.sums(part.statistic).dense(
-                    first, last, part.statistic.columns
-                )
-                for part in parts
-            ]
+            sums = [_sums(accumulator, part.statistic, first, last) for part in parts]
             _add_values(found[first:last], parts, group, sums)
     return found
+
+
+def _sums(accumulator: Accumulator, statistic: Statistic, first: int, last: int) -> Any:
+    """Return the sums of slices, one after another."""
+    sums = accumulator.sums(statistic)
+    if statistic.is_sparse:
+        return [sums.filled(number) for number in range(first, last)]
+    return sums.dense(first, last, statistic.columns)
 
 
 def _by_parts(metrics: Sequence[Metric]) -> dict[Any, list[Metric]]:
@@ -193,7 +197,7 @@ def _add_differences(
         return
     for key, other in _paired(by_key, baseline):
         value, base = each.values[key], each.values[other]
-        if by_key[key].kind not in ("number", "array"):
+        if by_key[key].kind == "plot":
             continue
         difference = value - base
         each.values[key.make_diff_key()] = difference
@@ -264,7 +268,7 @@ def _terms(
     """Return the metrics that a value is the sum of, each with a sign."""
     if key in by_key:
         metric = by_key[key]
-        return [(metric, 1.0)] if metric.kind in ("number", "array") else None
+        return [(metric, 1.0)] if metric.kind != "plot" else None
     candidate = key._replace(is_diff=False)
     assert baseline is not None
     return [

@@ -1,4 +1,4 @@
-"""What an EvalConfig asks for: metrics computed in columns, and what is left to TFMA."""
+"""What an EvalConfig asks for: metrics computed in columns, and those left to TFMA."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from penstock.components.evaluation.fairness import (
     register,
 )
 from penstock.components.evaluation.gathered import Queries
+from penstock.components.evaluation.metrics import averages
 from penstock.components.evaluation.metrics.registry import (
     Metric,
     Request,
@@ -24,7 +25,7 @@ from penstock.components.evaluation.metrics.registry import (
 from penstock.components.evaluation.slicing import SliceBy, slices_by
 from penstock.components.evaluation.statistics import Statistic
 from penstock.components.evaluation.views import View
-from penstock.schemas.errors import PipelineError, quoted
+from penstock.schemas.errors import PipelineError, did_you_mean, quoted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,18 +158,52 @@ def _built(
 ) -> list[Metric] | None:
     """Return a metric for every model, output and class; None if TFMA has to."""
     builder = find_builder(config, spec.query_key)
-    if builder is None or spec.output_weights:
+    if builder is None:
         return None
     found: list[Metric] = []
-    for request in _requests(ready, schema, spec, config, baseline):
+    requests = list(_requests(ready, schema, spec, config, baseline))
+    for request in requests:
         view = request.view
         if spec.query_key and (view.class_id is not None or view.is_aggregated):
             return None  # a query has no classes
-        built = builder(request)
+        built = (
+            averages.macro_average(request, builder)
+            if averages.is_macro(request)
+            else builder(request)
+        )
         if built is None:
             return None
-        found += (dataclasses.replace(each, query_key=spec.query_key) for each in built)
-    return found
+        found += built
+    if spec.output_weights:
+        _check_outputs(spec)
+        keys = [each.key for each in requests]
+        found += averages.output_averages(keys, spec.output_weights, found)
+    return [dataclasses.replace(each, query_key=spec.query_key) for each in found]
+
+
+def _check_outputs(spec: Any) -> None:
+    """Check that the outputs of output_weights are outputs of the MetricsSpec."""
+    for name in sorted(spec.output_weights):
+        if name not in spec.output_names:
+            raise PipelineError(
+                f"A MetricsSpec has output_weights of '{name}', which is none of its "
+                f"output_names ({quoted(spec.output_names)})."
+                f"{did_you_mean(name, spec.output_names)}"
+            )
+
+
+def _class_weights(spec: Any, key: Any) -> tuple[tuple[int, float], ...]:
+    """Return the weights of classes of a metric that is averaged over them."""
+    if not key.aggregation_type:
+        return ()
+    weights = dict(spec.aggregate.class_weights)
+    if weights and spec.aggregate.top_k_list.values:
+        raise PipelineError(
+            f"The MetricsSpec of '{key.name}' has class_weights and a top_k_list in "
+            "its aggregate. Leave one of them out: the k-th highest prediction is of "
+            "another class in every row."
+        )
+    return tuple(sorted(weights.items()))
 
 
 def _requests(
@@ -181,11 +216,6 @@ def _requests(
     del alone.metrics[:]
     alone.metrics.append(config)
     for key, _, instance in metric_specs.keys_and_metrics_from_specs(ready, [alone]):
-        weights = (
-            tuple(sorted(spec.aggregate.class_weights.items()))
-            if key.aggregation_type
-            else ()
-        )
         sub_key = key.sub_key
         yield Request(
             config.class_name,
@@ -202,7 +232,7 @@ def _requests(
                 sub_key.k if sub_key else None,
                 sub_key.top_k if sub_key else None,
                 bool(key.aggregation_type),
-                weights,
+                _class_weights(spec, key),
                 bool(key.example_weighted),
                 spec.query_key,
             ),
@@ -236,12 +266,13 @@ def _label_domain(
 def outputs_of(metrics: Sequence[Metric], model: str) -> tuple[str, ...]:
     """Return the names of a model's outputs that metrics are of.
 
-    A metric of two models is of both, under the candidate's name.
+    A metric of two models is of both, under the candidate's name. One without an
+    output, such as a number of rows or an average over outputs, needs none of its own
+    where others have one.
     """
-    return tuple(
-        dict.fromkeys(
-            each.key.output_name
-            for each in metrics
-            if each.key.model_name == model or each.key.is_diff
-        )
+    names = dict.fromkeys(
+        each.key.output_name
+        for each in metrics
+        if each.key.model_name == model or each.key.is_diff
     )
+    return tuple(name for name in names if name) or tuple(names)

@@ -43,12 +43,15 @@ class Statistic(abc.ABC):
         counts: Whether a row falls into one cell with its weight as the only value,
             so that a bootstrap can be drawn on cells.
         is_maximum: Whether it is no sum, but the greatest that a row has.
+        is_sparse: Whether there are too many cells for an array: the metrics of its
+            parts, which are objects, take the `Cells` that are filled.
     """
 
     cells: int
     columns: int = 1
     counts: ClassVar[bool] = False
     is_maximum: ClassVar[bool] = False
+    is_sparse: ClassVar[bool] = False
 
     @abc.abstractmethod
     def contributions(self, batch: Batch) -> Contributions:

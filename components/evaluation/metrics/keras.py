@@ -116,7 +116,7 @@ def _signed(y: Array) -> Array:
 
 def _categorical_hinge(y: Array, p: Array, _: Options) -> Array:
     gap = np.max((1 - y) * p, axis=1) - np.sum(y * p, axis=1)
-    return np.maximum(gap + 1, 0)
+    return np.asarray(np.maximum(gap + 1, 0))
 
 
 def _divergence(y: Array, p: Array, _: Options) -> Array:
@@ -208,9 +208,8 @@ class Means(RowSums):
         if self.view.is_aggregated:  # every class is a row of its own
             labels, predictions = labels.reshape(-1, 1), predictions.reshape(-1, 1)
         # A loss is computed in the floats that the predictions have.
-        kind = np.float32
-        if self.is_loss and predictions.dtype == np.float64:
-            kind = np.float64
+        is_wide = self.is_loss and predictions.dtype == np.float64
+        kind: type[Any] = np.float64 if is_wide else np.float32
         with np.errstate(all="ignore"):
             found = self.rule.function(
                 labels.astype(kind).astype(np.float64),
