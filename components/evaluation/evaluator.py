@@ -293,6 +293,12 @@ class Evaluator(Component):
         )
         for each in plan.slicings:
             each.check(schema, data)
+        if self.cluster_key and self.cluster_key not in schema.names:
+            raise DataError(
+                f"{self.name}.cluster_key is '{self.cluster_key}', which is no column "
+                f"of {data} (it has {quoted(schema.names)})."
+                f"{did_you_mean(self.cluster_key, schema.names)}"
+            )
         return tuple(
             Scored(
                 spec.name,

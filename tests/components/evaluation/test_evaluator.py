@@ -451,3 +451,32 @@ def test_slices_by_expressions_over_what_the_model_computes(
         (("rounded > 15", "false"),): 600 - above,
         (("rounded > 15", "true"),): above,
     }
+
+
+@pytest.mark.parametrize("weight", ["", "weight"])
+def test_a_beam_runner_gives_the_same_bytes(
+    tmp_path: Path, examples: Examples, tf_example_model: Model, weight: str
+) -> None:
+    fields = {
+        "examples": examples,
+        "model": tf_example_model,
+        "baseline": tf_example_model,
+        "eval_config": config(example_weight_key=weight),
+        "example_splits": ("train", "eval"),
+        "confidence": {"auc": 0.9},
+    }
+    fields["eval_config"].metrics_specs[0].metrics[0].threshold.CopyFrom(
+        MetricThreshold(value_threshold=AT_LEAST_HALF)
+    )
+    here = evaluated(tmp_path / "here", **fields)
+    there = Evaluator(**fields).with_outputs(tmp_path / "there" / "out")
+    there.run(
+        RunContext.local(tmp_path / "temporary", beam_args=("--runner=DirectRunner",))
+    )
+    files = sorted(path.name for path in here.evaluation.path.iterdir())
+    assert "table.parquet" in files
+    for name in files:
+        if name != "report.html":  # it names the folders
+            assert (there.evaluation.path / name).read_bytes() == (
+                here.evaluation.path / name
+            ).read_bytes(), name

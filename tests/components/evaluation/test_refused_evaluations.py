@@ -431,3 +431,79 @@ def test_a_damaged_schema_is_refused(tmp_path: Path) -> None:
         r"producer again\.",
         str(caught.value),
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            {"nan_scores": "drops"},
+            "Evaluator.nan_scores is 'drops'. It is one of 'drop', 'refuse'. Did you "
+            "mean 'drop'?",
+        ),
+        (
+            {"replicates": 20},
+            "Evaluator.replicates is 20; intervals at 95 % take at least 100, and "
+            "1,000 are usual.",
+        ),
+        (
+            {"model": None, "baseline": Model("/other")},
+            "Evaluator has a baseline and no model. Give both, or none to evaluate "
+            "predictions that are columns.",
+        ),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(
+    fields: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(PipelineError) as caught:
+        evaluator(config(), **fields)
+    assert str(caught.value) == text
+
+
+def test_a_cluster_key_that_is_no_column_is_refused(
+    tmp_path: Path, examples: Examples, model: Model
+) -> None:
+    text = refused(tmp_path, examples=examples, model=model, cluster_key="compny")
+    assert text == (
+        f"Evaluator.cluster_key is 'compny', which is no column of Examples "
+        f"'{examples.uri}' (it has 'big', 'company', 'fare', 'hour', 'payment', "
+        "'share', 'weight'). Did you mean 'company'?"
+    )
+
+
+def scored(rows: pa.Table, scores: list[float]) -> pa.Table:
+    return rows.append_column("score", pa.array(scores, pa.float64()))
+
+
+def test_scores_that_are_not_numbers_are_refused_or_dropped_and_counted(
+    tmp_path: Path,
+    rows: Callable[..., pa.Table],
+    write_examples: Callable[..., Examples],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scores = [0.5] * 10
+    scores[3] = scores[7] = float("nan")
+    examples = write_examples(tmp_path / "examples", eval=scored(rows(10), scores))
+    logged = ModelSpec(label_key="big", prediction_key="score")
+    fields = {
+        "examples": examples,
+        "eval_config": config(
+            model_specs=[logged],
+            metrics_specs=[
+                MetricsSpec(metrics=[MetricConfig(class_name="ExampleCount")]),
+                AUC,
+            ],
+        ),
+    }
+    text = refused(tmp_path / "refused", **fields)
+    assert text == (
+        "2 of 10 rows have a score that is not a number, the first is row 3 of split "
+        "'eval'. Mend the model, or pass nan_scores='drop' to leave such rows out and "
+        "count them."
+    )
+    live = Evaluator(**fields, nan_scores="drop").with_outputs(tmp_path / "dropped")
+    with caplog.at_level("WARNING", logger="penstock"):
+        live.run(RunContext.local(tmp_path / "temporary"))
+    assert live.evaluation.properties["example_count"] == 8
+    assert "2 of 10 rows are left out, because a score is not a number." in caplog.text
