@@ -66,16 +66,8 @@ class OfPlot:
         return binary.at_thresholds(_thresholds(self.steps), binary.BUCKETS)
 
 
-def _is_macro(request: Request) -> bool:
-    """Return whether classes are averaged, which nothing but a number can be."""
-    aggregation = request.key.aggregation_type
-    return bool(aggregation) and not aggregation.micro_average
-
-
 @metric("ConfusionMatrixPlot", takes_queries=True)
-def _confusion_matrices(request: Request) -> list[Metric] | None:
-    if _is_macro(request):
-        return None
+def _confusion_matrices(request: Request) -> list[Metric]:
     steps = request.config["num_thresholds"]
     part = Part(ScoreHistogram(request.view, binary.BUCKETS), OfPlot(steps))
     return [Metric(_key(request), (part,), _message_of, "plot")]
@@ -146,9 +138,7 @@ def _check_shares(values: Array, what: str, advice: str) -> None:
 
 
 @metric("CalibrationPlot", takes_queries=True)
-def _calibration(request: Request) -> list[Metric] | None:
-    if _is_macro(request):
-        return None
+def _calibration(request: Request) -> list[Metric]:
     config, (lowest, highest) = request.config, request.label_domain
     left = config.get("left", 0.0 if lowest is None else lowest)
     right = config.get("right", 1.0 if highest is None else highest)
@@ -236,9 +226,7 @@ class ScoreDistribution(Statistic):
 
 
 @metric("ScoreDistributionPlot", takes_queries=True)
-def _score_distribution(request: Request) -> list[Metric] | None:
-    if _is_macro(request):
-        return None
+def _score_distribution(request: Request) -> list[Metric]:
     steps = request.config["num_thresholds"]
     part = Part(ScoreDistribution(request.view, steps))
     value = functools.partial(_score_message, steps=steps)

@@ -156,8 +156,16 @@ Builder: TypeAlias = Callable[[Request], "list[Metric] | None"]
 METRICS: dict[str, Builder] = {}
 """Builders by TFMA's class name. A builder gives None for what only TFMA can do."""
 
-_MODULES = ("binary", "comparisons", "keras", "plots", "queries", "sums")
-
+_MODULES = (
+    "binary",
+    "class_plots",
+    "classes",
+    "comparisons",
+    "keras",
+    "plots",
+    "queries",
+    "sums",
+)
 
 _OF_QUERIES: set[str] = set()
 

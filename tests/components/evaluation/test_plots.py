@@ -175,13 +175,6 @@ def test_the_highest_scores_are_plotted_alone() -> None:
     parity.assert_parity(parity.config(spec), data)
 
 
-def test_no_plot_is_averaged() -> None:
-    spec = MetricsSpec(metrics=[MetricConfig(class_name=each) for each in PLOTS])
-    spec.aggregate.macro_average = True
-    spec.aggregate.class_weights[0] = 1.0
-    assert parity.planned(parity.config(spec), _data(8)).left_names == PLOTS
-
-
 def test_a_range_that_ends_before_it_begins_is_refused() -> None:
     asked = parity.config(_plot("CalibrationPlot", left=2))
     with pytest.raises(PipelineError) as error:
