@@ -190,12 +190,20 @@ def ours(
         baseline: Its baseline, if there is one.
         confidence: Of intervals by 1,000 replicates; None for no intervals.
     """
+    import jinja2
     import tensorflow as tf
 
     from penstock.components.base import RunContext
-    from penstock.components.evaluation import Evaluator, engine, models, results
+    from penstock.components.evaluation import (
+        Evaluator,
+        engine,
+        models,
+        report,
+        results,
+        saved_model,
+    )
 
-    imported = (engine, models, results, tf.io)
+    imported = (engine, jinja2, models, report, results, saved_model, tf.io)
     assert all(imported)
     evaluator = Evaluator(
         examples=examples,
@@ -218,7 +226,9 @@ def _bare_loop(folder: Path, batch_rows: int) -> Callable[[], dict[str, Any] | N
     from penstock.components.evaluation import ModelSpec, models
     from penstock.components.evaluation.inputs import Inputs
 
-    assert tf.io
+    from penstock.components.evaluation import saved_model
+
+    assert all((saved_model, tf.io))
     examples = _examples(folder)
     (model, _) = _models().values()
 
