@@ -24,6 +24,7 @@ from penstock.components.evaluation.metrics.registry import (
     metric,
 )
 from penstock.components.evaluation.statistics import ScoreHistogram, ThresholdCounts
+from penstock.schemas.errors import PipelineError
 
 EPSILON = 1e-7
 BUCKETS = 10_000
@@ -180,6 +181,9 @@ def matrices_part(request: Request, default: float | None) -> Part:
     Args:
         request: With `thresholds` or `num_thresholds` in its config, or neither.
         default: The threshold where there is neither; None for 10,000 of them.
+
+    Raises:
+        PipelineError: If there are both, or fewer than 2 thresholds are asked for.
     """
     thresholds = request.config.get("thresholds")
     count = request.config.get("num_thresholds")
@@ -196,6 +200,12 @@ def matrices_part(request: Request, default: float | None) -> Part:
             count, thresholds = len(found), None
         elif count in (THRESHOLDS, _KERAS_THRESHOLDS) and len(found) == count - 2:
             thresholds = None
+    if count is not None and (thresholds or count < 2):
+        raise PipelineError(
+            f"Metric '{request.key.name}' has num_thresholds={count}"
+            + (f" and {len(thresholds)} thresholds" if thresholds else "")
+            + ". Give at least 2, or thresholds instead, in its config."
+        )
     if thresholds:
         return Part(
             ThresholdCounts(request.view, tuple(sorted(set(found)))), OfCounts(found)

@@ -16,6 +16,7 @@ from tensorflow_model_analysis.metrics import confusion_matrix_metrics, metric_t
 from penstock.components.evaluation import MetricConfig
 from penstock.components.evaluation.batch import Array
 from penstock.components.evaluation.metrics.registry import METRICS, find_builder
+from penstock.schemas.errors import DataError, PipelineError
 from tests.components.evaluation.parity import (
     Data,
     assert_equal,
@@ -56,12 +57,10 @@ def metric(name: str, called: str = "", **given: Any) -> MetricConfig:
 
 
 EVERY = [metric(each) for each in names() if each != STOPS]
-# TFMA subtracts matrices too: see test_matrices_of_two_models.
-NUMBERS = [each for each in EVERY if each.class_name != "ConfusionMatrixAtThresholds"]
 
 
 def test_every_binary_metric_of_tfma_is_ours() -> None:
-    find_builder(metric("AUC"))
+    find_builder(metric("AUC"), "")
     assert set(names()) <= set(METRICS)
 
 
@@ -75,7 +74,9 @@ def made(
     label: Array = (random.random(rows) < score + bias).astype(np.int64)
     if fractional:
         label = np.round(np.clip(score + random.normal(0, 0.2, rows), 0, 1), 1)
-    weight = np.round(random.gamma(2, 1, rows), 3)
+    # Sums of these are exact in any order: rates of differences of matrices, which
+    # TFMA has too, divide by what would be left of rounding.
+    weight = np.ceil(random.gamma(2, 8, rows)) / 8
     return Data({"label": label, "weight": weight}, score, other)
 
 
@@ -88,7 +89,7 @@ def alone(data: Data) -> Data:
 @pytest.mark.parametrize("compared", [False, True])
 def test_every_metric(weighted: bool, compared: bool) -> None:
     data = Data.joined([made(200, 0), made(40, 1), made(3, 2), made(1, 3)])
-    asked = config(*(NUMBERS if compared else EVERY), weighted=weighted)
+    asked = config(*EVERY, weighted=weighted)
     assert_parity(asked, data if compared else alone(data))
 
 
@@ -295,6 +296,63 @@ def test_top_k_of_logits_is_a_named_difference() -> None:
     (mine,), (other,) = ours(asked, data).values(), theirs(asked, data).values()
     assert list(mine.values()) == [3.0]
     assert list(other.values()) == [1.0]
+
+
+def refused(asked: MetricConfig, data: Data) -> str:
+    with pytest.raises((DataError, PipelineError)) as caught:
+        ours(config(asked, slices=()), data, parts=1)
+    return str(caught.value)
+
+
+def test_labels_that_are_none_of_two_classes() -> None:
+    data = Data({"label": np.array([0, 1, 3, -1])}, np.full(4, 0.5))
+    for name in ("AUC", "Precision"):
+        assert refused(metric(name), data) == (
+            "2 labels of 2 rows are not within 0 and 1, the first is 3, and a metric "
+            "of two classes takes 0 and 1. Name the right label_key, or binarize the "
+            "metric."
+        )
+    with pytest.raises(RuntimeError, match="add_input failed"):
+        theirs(config("AUC", slices=()), data)
+
+
+def test_scores_that_are_no_probabilities() -> None:
+    # A named difference: TFMA counts them into the lowest and the highest bucket.
+    label = np.array([0, 1, 1, 0])
+    logits = Data({"label": label}, np.array([-2.0, 3, 0.5, 1.25]))
+    assert refused(metric("AUC"), logits) == (
+        "2 scores of 2 rows are not within 0 and 1, from -2 to 3, and the thresholds "
+        "of a curve divide 0 to 1. They look like logits: export probabilities (end "
+        "the model with a sigmoid or softmax), or give the metric 'thresholds' of its "
+        "own."
+    )
+    percent = Data({"label": label}, np.array([20.0, 90, 70, 50]))
+    assert refused(metric("RecallAtPrecision"), percent) == (
+        "2 scores of 2 rows are not within 0 and 1, from 20 to 90, and the thresholds "
+        "of a curve divide 0 to 1. Export probabilities, or give the metric "
+        "'thresholds' of its own."
+    )
+    # Thresholds of one's own are of whatever the scores are.
+    asked = [
+        metric("Recall", thresholds=[0.0, 1.0]),
+        metric("AUC", thresholds=[0.0, 1]),
+    ]
+    assert_parity(config(*asked, slices=()), logits)
+    # What rounding leaves over is no mistake.
+    rounded = Data({"label": label}, np.array([0.5, 1.0000001, 0.2, -1e-8], np.float32))
+    assert_parity(config("AUC", slices=()), rounded)
+
+
+def test_thresholds_that_cannot_be() -> None:
+    data = made(4, 11)
+    assert refused(metric("AUC", num_thresholds=5, thresholds=[0.5]), data) == (
+        "Metric 'auc' has num_thresholds=5 and 1 thresholds. Give at least 2, or "
+        "thresholds instead, in its config."
+    )
+    assert refused(metric("AUC", num_thresholds=1), data) == (
+        "Metric 'auc' has num_thresholds=1. Give at least 2, or thresholds instead, in "
+        "its config."
+    )
 
 
 def test_merging_does_not_matter() -> None:
