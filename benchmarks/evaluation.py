@@ -223,17 +223,16 @@ def _bare_loop(folder: Path, batch_rows: int) -> Callable[[], dict[str, Any] | N
     import tensorflow as tf
 
     from penstock.components.columns.examples import read_batches, schema_of
-    from penstock.components.evaluation import ModelSpec, models
+    from penstock.components.evaluation import ModelSpec, models, saved_model
     from penstock.components.evaluation.inputs import Inputs
-
-    from penstock.components.evaluation import saved_model
 
     assert all((saved_model, tf.io))
     examples = _examples(folder)
     (model, _) = _models().values()
 
     def run() -> None:
-        source = models.find("The model", model, ModelSpec(), schema_of(examples))
+        spec = ModelSpec(inference_batch_size=batch_rows)
+        source = models.find("The model", model, spec, schema_of(examples))
         predictor = models.load(source)
         for batch in read_batches(
             examples, "eval", columns=sorted(source.columns), batch_size=batch_rows
