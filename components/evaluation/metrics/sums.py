@@ -130,7 +130,7 @@ class Errors(RowSums):
         return weights, weights * np.where(known, errors, 0.0)
 
 
-@metric(*_ERRORS)
+@metric(*_ERRORS, takes_queries=True)
 def _errors(request: Request) -> list[Metric]:
     part = Part(Errors(request.view, request.class_name))
     return [Metric(request.plain_key, (part,), mean)]
@@ -178,7 +178,7 @@ def squared_correlation(sums: Array) -> Array:
         return np.where(varies, shared / (spread[0] * spread[1]), np.nan)
 
 
-@metric("SquaredPearsonCorrelation")
+@metric("SquaredPearsonCorrelation", takes_queries=True)
 def _squared_correlation(request: Request) -> list[Metric]:
     part = Part(Moments(request.view))
     return [Metric(request.plain_key, (part,), squared_correlation)]
@@ -211,7 +211,7 @@ def _averages(sums: Array) -> tuple[Array, Array]:
     )
 
 
-@metric("CoefficientOfDiscrimination")
+@metric("CoefficientOfDiscrimination", takes_queries=True)
 def _discrimination(request: Request) -> list[Metric]:
     def difference(sums: Array) -> Array:
         negative, positive = _averages(sums)
@@ -221,7 +221,7 @@ def _discrimination(request: Request) -> list[Metric]:
     return [Metric(request.plain_key, (part,), difference)]
 
 
-@metric("RelativeCoefficientOfDiscrimination")
+@metric("RelativeCoefficientOfDiscrimination", takes_queries=True)
 def _relative_discrimination(request: Request) -> list[Metric]:
     def ratio(sums: Array) -> Array:
         negative, positive = _averages(sums)

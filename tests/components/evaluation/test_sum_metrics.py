@@ -74,6 +74,18 @@ def test_every_metric_of_two_models(weighted: bool) -> None:
     assert_parity(config(*EVERY, weighted=weighted), Data.joined(parts))
 
 
+def test_errors_of_whole_queries() -> None:
+    # A slice has all rows of a query, one of whose rows is in it.
+    data = made(60, 13)
+    random = np.random.default_rng(13)
+    columns = {**data.columns, "query": random.integers(0, 9, 60)}
+    data = Data({**columns, "case": random.integers(0, 2, 60)}, data.candidate)
+    names = [each for each in EVERY if each not in ("ExampleCount", "ExactMatch")]
+    metrics = [MetricConfig(class_name=each) for each in names]
+    spec = MetricsSpec(metrics=metrics, query_key="query")
+    assert_parity(config(spec, weighted=True), data)
+
+
 def test_every_metric_of_class_labels() -> None:
     random = np.random.default_rng(4)
     label = random.integers(0, 2, 60)
