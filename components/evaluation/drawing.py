@@ -208,13 +208,17 @@ def _finite_rows(rows: Any, width: int) -> np.ndarray[Any, Any]:
 
 
 def places(values: Iterable[float | None], digits: int) -> int:
-    """Return the decimal places that give the greatest of numbers so many digits."""
+    """Return the decimal places that give a typical one of numbers so many digits.
+
+    The greatest of them is no measure: one tiny slice can have a calibration of 170
+    where that of all others is about 1.
+    """
     finite = [value for value in values if value is not None and math.isfinite(value)]
-    largest = max(map(abs, finite), default=0.0)
-    if largest == 0 or all(value == int(value) for value in finite):
+    typical = statistics.median_high([abs(each) for each in finite if each] or [0.0])
+    if typical == 0 or all(value == int(value) for value in finite):
         return 0
     # Slightly over 1 asks for no fewer places than 0.99 does.
-    return min(max(digits - 1 - math.floor(math.log10(largest / 1.5)), 0), 6)
+    return min(max(digits - 1 - math.floor(math.log10(typical / 1.5)), 0), 6)
 
 
 def number(value: float | None, decimals: int, *, signed: bool = False) -> str:

@@ -370,6 +370,7 @@ class Evaluator(Component):
         page = report.render(
             report.Report(
                 title=self.name,
+                examples=str(self.examples.source or self.examples.uri),
                 candidate=str(self.model.source or self.model.uri)
                 if self.model
                 else "predictions in the data",

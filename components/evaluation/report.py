@@ -139,7 +139,8 @@ class Report:
     """All that the page shows.
 
     Attributes:
-        title: What was evaluated.
+        title: What it is called: the Evaluator's name.
+        examples: Which rows were evaluated.
         candidate: Which model is judged.
         baseline: Which model it is compared with; None without one.
         verdict: The word.
@@ -156,6 +157,7 @@ class Report:
     """
 
     title: str
+    examples: str
     candidate: str
     baseline: str | None
     verdict: Word
@@ -406,7 +408,7 @@ def _group(metric: str, rows: list[Row], plots: dict[str, int]) -> _Group:
     )
     decimals = drawing.places((end for each in values + baselines for end in each), 4)
     finer = max(
-        drawing.places((end for each in differences for end in each), 3), decimals
+        drawing.places((end for each in differences for end in each), 2), decimals
     )
     apart = _APART if any(row.baseline is not None for row in rows) else 0
     lines = [

@@ -105,6 +105,7 @@ def taxi_report() -> Report:
     table = rows_of(measured, judgment.findings)
     return Report(
         title="Generous tips of Chicago taxi trips",
+        examples="CsvExampleGen.examples",
         candidate="taxi/Trainer.model, run 2024-05-02-101500",
         baseline="taxi/Trainer.model, run 2024-04-25-101412 (version 12)",
         verdict=judgment.word,

@@ -165,12 +165,13 @@ def test_differences_have_a_sign() -> None:
         ([0.5, 1.02], 4),
         ([12.5], 3),
         ([0.003], 6),
+        ([0.0, 0.0, 1.1, 0.9, 172.7], 4),
         ([1e9 + 0.5], 0),
         ([3.0, None, math.nan], 0),
         ([], 0),
     ],
 )
-def test_a_metric_has_places_for_its_greatest_number(
+def test_a_metric_has_places_for_a_typical_number(
     values: list[float | None], decimals: int
 ) -> None:
     assert places(values, 4) == decimals

@@ -92,6 +92,7 @@ def simple(**changes: object) -> Report:
     """Return a small report of one row, with changes."""
     report = Report(
         title="Tips",
+        examples="trips",
         candidate="new",
         baseline=None,
         verdict=Word.BLESSED,
@@ -181,13 +182,14 @@ def test_facts_are_said() -> None:
     for fact in (
         "taxi/Trainer.model, run 2024-05-02-101500",
         "taxi/Trainer.model, run 2024-04-25-101412 (version 12)",
+        "\nExamplesCsvExampleGen.examples, split eval\n",
         "\nRows15,002\n",
-        "\nSpliteval\n",
         "95 %, Poisson bootstrap, 1,000 replicates, seed 0",
     ):
         assert fact in text
     assert "\nIntervalsnone\n" in Seen(render(simple())).text
-    assert "\nSplitseval, test\n" in Seen(render(simple(splits=("eval", "test")))).text
+    both = Seen(render(simple(splits=("eval", "test")))).text
+    assert "\nExamplestrips, splits eval, test\n" in both
 
 
 def test_numbers_are_shown_alike_within_a_metric() -> None:
