@@ -85,6 +85,8 @@ class Sums:
         """Add other sums; `slices` are the numbers that their slices have here."""
         self.per_row = max(self.per_row, other.per_row)
         places, values = other.all()
+        if not len(places):
+            return
         moved = slices[places // self.cells] * self.cells + places % self.cells
         order = np.argsort(moved, kind="stable")
         self._append(moved[order], values[order])

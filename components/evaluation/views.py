@@ -272,7 +272,7 @@ def class_numbers(labels: Array, classes: int) -> Array:
             f"A row has {labels.shape[1]} labels and {classes} predictions. Labels "
             "are one class number, or one value for each prediction."
         )
-    if labels.dtype.kind not in "iuf":
+    if labels.dtype.kind not in "biuf":
         raise DataError(
             f"Labels have the type {labels.dtype}, and a metric of {classes} classes "
             "takes their numbers, from 0. Turn the labels into numbers before "
