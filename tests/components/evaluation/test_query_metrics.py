@@ -21,9 +21,14 @@ from penstock.components.evaluation import (
     ModelSpec,
     results,
 )
-from penstock.components.evaluation.accumulate import Accumulator, Settings
+from penstock.components.evaluation.accumulate import (
+    Accumulator,
+    Settings,
+    ranks_of_clusters,
+)
 from penstock.components.evaluation.batch import Array, Batch
 from penstock.components.evaluation.intervals import Asked
+from penstock.components.evaluation.measure import measured
 from penstock.components.evaluation.metrics import queries
 from penstock.components.evaluation.slicing import SliceBy
 from penstock.components.evaluation.views import View
@@ -344,12 +349,10 @@ def test_the_evaluator_ranks_queries(
     assert len(found) == 4
     for each in found:
         (value,) = mine[each.slice].values()
-        (measured,) = (
-            value for name, value in each.metrics.items() if name.name == "ndcg"
-        )
-        assert measured.value == pytest.approx(value)
-        assert measured.interval is not None
-        assert measured.interval.lower < value < measured.interval.upper
+        (ndcg,) = (value for name, value in each.metrics.items() if name.name == "ndcg")
+        assert ndcg.value == pytest.approx(value)
+        assert ndcg.interval is not None
+        assert ndcg.interval.lower < value < ndcg.interval.upper
 
 
 def test_a_gain_that_is_no_column_is_refused(
@@ -471,6 +474,36 @@ def test_a_sample_of_queries_has_the_spread_of_all() -> None:
     exact = _widths(data)
     for name, width in exact.items():
         assert widths[name] == pytest.approx(width, rel=0.05)
+
+
+def test_units_are_clusters_of_queries_if_asked() -> None:
+    """Each query is there five times, in five that one user asked."""
+    once = _ranked_rows(np.random.default_rng(4), 200)
+    copies = 5
+    columns = {name: np.tile(each, copies) for name, each in once.columns.items()}
+    user = columns["query"]
+    copy = np.repeat(np.arange(copies), once.rows)
+    columns["query"] = user + 1_000 * copy
+    data = Data(columns, np.tile(np.asarray(once.candidate), copies))
+    asked = _asked(_spec("MinLabelPosition"), slices=())
+    plan = parity.planned(asked, data)
+    accumulator = Accumulator(
+        Settings(plan.slicings, plan.statistics, (False,), 5_000, True, plan.queries)
+    )
+    table = pa.table({"query": columns["query"], "user": user}).to_batches()[0]
+    arrays: dict[Any, Any] = {
+        ("label", "", ""): columns["label"],
+        ("prediction", "", ""): data.candidate,
+    }
+    ranks = ranks_of_clusters(table, "user", np.zeros(data.rows, np.uint64), 0)
+    accumulator.add(table, Batch(data.rows, arrays), ranks)
+
+    (found,) = measured(accumulator, plan.metrics, asked=Asked(has_clusters=True))
+    (alone,) = parity.found(asked, once, intervals=Asked())
+
+    (spread,), (expected,) = found.spreads.values(), alone.spreads.values()
+    assert found.values == pytest.approx(alone.values)
+    assert spread.upper - spread.lower == pytest.approx(expected.upper - expected.lower)
 
 
 def _widths(data: Data) -> dict[str, float]:
