@@ -18,6 +18,7 @@ Units are rows, or clusters of rows that are not independent.
 from __future__ import annotations
 
 import dataclasses
+import threading
 import zlib
 from collections.abc import Sequence
 
@@ -151,8 +152,9 @@ class Intervals:
         self._asked = asked
         self._sample = accumulator.sample()
         self._contributed: dict[Statistic, Contributions] = {}
-        self._drawn_in = -1
-        self._states: dict[Part, tuple[State, State]] = {}
+        self._last = threading.local()  # what was drawn in a thread's last slice
+        for statistic in accumulator.settings.statistics:
+            accumulator.sums(statistic).all()  # merged now: threads only read
         if self._sample is not None:
             self._order = np.argsort(self._sample.slices, kind="stable")
             self._by_slice = self._sample.slices[self._order]
@@ -207,11 +209,13 @@ class Intervals:
 
     def _replicates(self, part: Part, number: int) -> tuple[State, State]:
         """Return the state of a slice and of its replicates, for all its metrics."""
-        if self._drawn_in != number:
-            self._drawn_in, self._states = number, {}
-        if part not in self._states:
-            self._states[part] = self._draw(part, number)
-        return self._states[part]
+        last = self._last
+        if getattr(last, "number", None) != number:
+            last.number, last.states = number, {}
+        states: dict[Part, tuple[State, State]] = last.states
+        if part not in states:
+            states[part] = self._draw(part, number)
+        return states[part]
 
     def _draw(self, part: Part, number: int) -> tuple[State, State]:
         grouped = self._grouped(part, number, _GROUPS_DRAWN)
@@ -221,9 +225,7 @@ class Intervals:
         expected = weights[filled] / scale
         random = self._random(number, part.statistic)
         drawn = np.zeros((self._asked.replicates, len(weights), 1))
-        drawn[:, filled, 0] = (
-            random.poisson(expected, (self._asked.replicates, len(filled))) * scale
-        )
+        drawn[:, filled, 0] = _poisson(random, expected, self._asked.replicates) * scale
         with np.errstate(all="ignore"):
             return grouped.form(grouped.totals), grouped.form(drawn)
 
@@ -443,3 +445,26 @@ class Intervals:
             )
             sums[:, :, column] = (matrix.T @ drawn.T).T
         return grouped.form(sums)
+
+
+def _poisson(random: np.random.Generator, expected: Array, replicates: int) -> Array:
+    """Return Poisson numbers of shape (replicates, cells).
+
+    Few rows are drawn one by one: given their number, which is Poisson, they fall into
+    cells independently. That takes half the time and is the same distribution.
+
+    Args:
+        random: What to draw from.
+        expected: The mean of every cell.
+        replicates: How many.
+    """
+    cells = len(expected)
+    whole = expected.astype(np.int64)
+    rows = int(whole.sum())
+    if rows > 2 * cells or not np.array_equal(whole, expected):
+        return random.poisson(expected, (replicates, cells))
+    cell_of = np.repeat(np.arange(cells), whole)
+    counts = random.poisson(rows, replicates)
+    fallen = cell_of[random.integers(0, rows, int(counts.sum()))]
+    fallen += np.repeat(np.arange(replicates) * cells, counts)
+    return np.bincount(fallen, minlength=replicates * cells).reshape(replicates, cells)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ from penstock.components.evaluation.accumulate import ROWS, Accumulator
 from penstock.components.evaluation.batch import Array
 from penstock.components.evaluation.blessing import CrossSlicing, Slice
 from penstock.components.evaluation.intervals import Asked, Intervals, Spread
-from penstock.components.evaluation.metrics.registry import Metric
+from penstock.components.evaluation.metrics.registry import Metric, Part
 from penstock.components.evaluation.statistics import Statistic
 
+_MANY_CELLS = 4_096
+_MOST_FILLED = 1_000
 _MOST_CELLS = 1 << 21  # of a dense array, 16 MiB
 
 
@@ -87,14 +91,19 @@ def _measured(
     values = _values(accumulator, metrics, max(numbers, default=-1) + 1)
     by_key = {each.key: each for each in metrics}
     _, counts = accumulator.sums(ROWS).all()
-    found = []
-    for number in numbers:
+
+    def of_slice(number: int) -> Found:
         _, key = accumulator.slices[number]
         each = Found(key, int(counts[number, 0]), values[number], {})
         if intervals:
             each.spreads.update(_spreads(intervals, by_key, each, number))
         _add_differences(each, by_key, baseline, number, intervals)
-        found.append(each)
+        return each
+
+    # What is drawn depends on the slice alone, so threads change nothing but the time;
+    # NumPy lets them run while it draws and sums.
+    with ThreadPoolExecutor(os.cpu_count() if intervals else 1) as pool:
+        found = list(pool.map(of_slice, numbers))
     compared = [
         _difference_of(mine, others, numbers, found, by_key, baseline, intervals)
         for mine, others in _compared(found, crosses)
@@ -123,6 +132,12 @@ def _values(
     """Return the values of every slice, chunk by chunk of slices."""
     found: list[dict[Any, Any]] = [{} for _ in range(slices)]
     for parts, group in _by_parts(metrics).items():
+        numbers = [each for each in group if each.kind == "number"]
+        if len(parts) == 1 and parts[0].statistic.cells > _MANY_CELLS and numbers:
+            _add_compact(accumulator, parts[0], numbers, found)
+            group = [each for each in group if each.kind != "number"]
+            if not group:
+                continue
         cells = sum(part.statistic.cells * part.statistic.columns for part in parts)
         chunk = max(1, _MOST_CELLS // cells)
         for first in range(0, slices, chunk):
@@ -130,6 +145,50 @@ def _values(
             sums = [_sums(accumulator, part.statistic, first, last) for part in parts]
             _add_values(found[first:last], parts, group, sums)
     return found
+
+
+def _add_compact(
+    accumulator: Accumulator,
+    part: Part,
+    metrics: Sequence[Metric],
+    found: Sequence[dict[Any, Any]],
+) -> None:
+    """Add numbers of slices that fill few of many cells.
+
+    Slices are taken together while they fill few cells, and only the cells that any of
+    them fills are looked at.
+    """
+    cells, columns = part.statistic.cells, part.statistic.columns
+    places, sums = accumulator.sums(part.statistic).all()
+    starts = np.searchsorted(places, np.arange(len(found) + 1) * cells)
+    first = 0
+    while first < len(found):
+        last = int(np.searchsorted(starts, starts[first] + _MOST_FILLED, "right")) - 1
+        last = max(last, first + 1)
+        taken = slice(starts[first], starts[last])
+        cell, row = places[taken] % cells, places[taken] // cells - first
+        totals = _summed(cell, sums[taken], cells, columns)
+        group, form = part.form.grouped(totals, cells)
+        count = int(group.max()) + 1
+        size = (last - first) * count
+        each = _summed(row * count + group[cell], sums[taken], size, columns)
+        state = form(each.reshape(last - first, count, columns))
+        for metric in metrics:
+            with np.errstate(all="ignore"):
+                values = np.asarray(metric.value(state)).tolist()
+            for number, value in enumerate(values, first):
+                found[number][metric.key] = value
+        first = last
+
+
+def _summed(places: Array, sums: Array, size: int, columns: int) -> Array:
+    return np.stack(
+        [
+            np.bincount(places, weights=sums[:, column], minlength=size)
+            for column in range(columns)
+        ],
+        axis=1,
+    )
 
 
 def _sums(accumulator: Accumulator, statistic: Statistic, first: int, last: int) -> Any:

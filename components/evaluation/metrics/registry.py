@@ -31,7 +31,8 @@ class Form(Protocol):
 
         Args:
             totals: What is in the cells of one slice, of shape (cells, columns).
-            groups: About how many groups are wanted; never more than there are cells.
+            groups: About how many groups are wanted. If as many as there are cells,
+                numbers are the same as of the whole.
 
         Returns:
             The group of every cell, of shape (cells,), and what makes the state of

@@ -140,7 +140,7 @@ def rates(judged: list[Judgment]) -> dict[str, float]:
 
 
 def test_a_model_as_good_is_seldom_blocked_and_passes_over_all_rows() -> None:
-    evidence, point = zip(*judgments(300, loss=0.0), strict=True)
+    evidence, point = zip(*judgments(150, loss=0.0), strict=True)
     by_evidence, by_value = rates(list(evidence)), rates(list(point))
     print(f"A/A by evidence: {by_evidence}, by value: {by_value}")
     assert by_evidence["NOT_BLESSED"] <= 0.05
@@ -150,7 +150,7 @@ def test_a_model_as_good_is_seldom_blocked_and_passes_over_all_rows() -> None:
 
 
 def test_a_real_loss_is_blocked() -> None:
-    evidence, point = zip(*judgments(100, loss=0.04), strict=True)
+    evidence, point = zip(*judgments(50, loss=0.04), strict=True)
     by_evidence = rates(list(evidence))
     print(f"A loss of 0.04 by evidence: {by_evidence}, by value: {rates(list(point))}")
     assert by_evidence["NOT_BLESSED"] >= 0.90
