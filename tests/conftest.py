@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+
+
+class Said(NamedTuple):
+    """What a call of the command line came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def penstock(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """Call the command line in this process."""
+    from penstock.__main__ import command_line
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def call(*arguments: str | Path) -> Said:
+        monkeypatch.setattr(sys, "argv", ["penstock", *map(str, arguments)])
+        capfd.readouterr()
+        code = command_line()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err or "This is a defect" in err
+        return Said(code, out, err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

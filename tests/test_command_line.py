@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
@@ -12,50 +11,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from benchmarks.import_time import HEAVY
-from penstock.__main__ import command_line
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.errors import ComponentFailed
+from tests.conftest import Said
 from tests.pipelines.toys import Bless, Fit, Make, Push, toy
 
 TOYS = Path(__file__).parent / "pipelines" / "toys.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
-
-
-class Said(NamedTuple):
-    """What a call of the command line came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def penstock(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Said]:
-    """Call the command line in this process."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def call(*arguments: str | Path) -> Said:
-        monkeypatch.setattr(sys, "argv", ["penstock", *map(str, arguments)])
-        capfd.readouterr()
-        code = command_line()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err or "This is a defect" in err
-        return Said(code, out, err)
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -767,7 +736,10 @@ def test_only_models_are_blessed(own: Path, penstock: Callable[..., Said]) -> No
 # As a user sees it ---------------------------------------------------------------
 
 
-VERBS = ["run", "runs", "show", "logs", "artifacts", "lineage", "bless", "versions"]
+VERBS = [
+    *("run", "evaluate", "runs", "show", "logs", "artifacts", "lineage", "bless"),
+    "versions",
+]
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])

@@ -50,7 +50,9 @@ def test_a_heavy_library_would_be_noticed() -> None:
     assert "numpy" in loaded_by("import penstock, numpy") & set(HEAVY)
 
 
-@pytest.mark.parametrize("verb", [["--help"], ["versions", "--help"]])
+@pytest.mark.parametrize(
+    "verb", [["--help"], ["versions", "--help"], ["evaluate", "--help"]]
+)
 def test_the_command_line_starts_without_heavy_libraries(verb: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['penstock', *{verb!r}]\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,16 @@ def is_gzip(path: str | Path) -> bool:
     """Return whether a file begins as gzip files do."""
     with open(path, "rb") as file:
         return file.read(2) == _GZIP_MAGIC
+
+
+def is_tfrecord(path: str | Path) -> bool:
+    """Return whether a file begins as TFRecord files do, with a length below 4 GiB."""
+    try:
+        with _opened(path) as file:
+            header = file.read(_HEADER_BYTES)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return False
+    return len(header) == _HEADER_BYTES and header[4:8] == bytes(4)
 
 
 def count_records(path: str | Path) -> int:

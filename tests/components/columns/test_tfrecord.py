@@ -198,3 +198,19 @@ def test_a_record_that_is_cut_off_is_named(
     if cut < 30:  # TensorFlow takes a cut in the record's own header for the end
         with pytest.raises(DataError, match="It is no whole TFRecord file; write it"):
             list(tfrecord.read_records(path, batch_size=1))
+
+
+def test_tfrecord_files_are_known_by_their_beginning(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with tfrecord.Writer(file) as writer:
+        writer.write([b"record"])
+    assert tfrecord.is_tfrecord(file)
+    file.write_bytes(gzip.decompress(file.read_bytes()))
+    assert tfrecord.is_tfrecord(file)
+    text = b"fare,hour,payment\n1,2,Cash\n"
+    damaged = gzip.compress(text)[:11] + b"\xff" * 20
+    for other in (b"", b"PAR1", text, gzip.compress(text), gzip.compress(text)[:9]):
+        file.write_bytes(other)
+        assert not tfrecord.is_tfrecord(file)
+    file.write_bytes(damaged)
+    assert not tfrecord.is_tfrecord(file)

@@ -177,3 +177,25 @@ def tf_example_model(save_tf_example_model: Callable[..., Model]) -> Model:
 def worse_model(save_tf_example_model: Callable[..., Model]) -> Model:
     """A model that ranks by the hour only."""
     return save_tf_example_model(0.0, id=7)
+
+
+@pytest.fixture(scope="session")
+def transforming_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model with a second signature, which computes the label `generous`."""
+    import tensorflow as tf
+
+    takes = tf.TensorSpec([None], tf.float32, name="fare")
+    functions = {
+        "serving_default": lambda fare: {"score": tf.sigmoid(0.2 * (fare - 15))},
+        "labels": lambda fare: {"generous": tf.cast(fare > 18, tf.int64)},
+    }
+    folder = tmp_path_factory.mktemp("transforming")
+    tf.saved_model.save(
+        tf.Module(),
+        str(folder / "Format-Serving"),
+        {
+            name: tf.function(function, input_signature=[takes])
+            for name, function in functions.items()
+        },
+    )
+    return Model(folder)
