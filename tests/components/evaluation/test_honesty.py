@@ -112,14 +112,15 @@ def slice_metrics(each: Found) -> SliceMetrics:
         if not key.is_diff:
             continue
         spread = each.spreads.get(key)
+        interval = None
+        if spread is not None:
+            lower, upper = float(spread.lower), float(spread.upper)
+            interval = Interval(lower, upper, 0.95, spread.degrees)
         values[configs.metric_name(key.to_proto())] = Measured(
             each.values[key._replace(is_diff=False)],
             each.values[key.make_baseline_key("baseline")],
             value,
-            difference_interval=spread
-            and Interval(
-                float(spread.lower), float(spread.upper), 0.95, spread.degrees
-            ),
+            difference_interval=interval,
         )
     return SliceMetrics(each.slice, values, rows=each.rows)
 
