@@ -532,6 +532,7 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
+            metavar="DATA",
             help="A file of Parquet, CSV or TFRecord, a folder of such files, or the "
             "folder of an Examples artifact.",
         ),
@@ -571,7 +572,9 @@ def evaluate(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            "--metric", metavar="NAME", help="As AUC; by default what fits the labels."
+            "--metric",
+            metavar="NAME",
+            help="As AUC; repeat it for more. By default what fits the labels.",
         ),
     ] = None,
     slices: Annotated[
@@ -579,7 +582,8 @@ def evaluate(
         typer.Option(
             "--slice",
             metavar="FEATURE",
-            help="Every value of a column or an expression, as 'fare > 20'.",
+            help="Every value of a column or an expression, as 'fare > 20'; repeat it "
+            "for more.",
         ),
     ] = None,
     weight: Annotated[
@@ -608,7 +612,8 @@ def evaluate(
         typer.Option(
             "--threshold",
             metavar="TEXT",
-            help="Asked in every slice, as 'auc >= 0.8' or 'auc - baseline >= -0.01'.",
+            help="Asked in every slice, as 'auc >= 0.8' or 'auc - baseline >= -0.01'; "
+            "repeat it for more.",
         ),
     ] = None,
     min_slice_size: Annotated[

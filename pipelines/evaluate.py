@@ -173,9 +173,8 @@ def _config(
     if metrics:
         shorthand.add_metrics(config, metrics)
     shorthand.add_slices(config, question.slices)
-    shorthand.add_thresholds(
-        config, question.thresholds, has_baseline=baseline is not None
-    )
+    has_baseline = baseline is not None or any(each.is_baseline for each in specs)
+    shorthand.add_thresholds(config, question.thresholds, has_baseline=has_baseline)
     config.options.compute_confidence_intervals.value = True
     if question.min_slice_size:
         config.options.min_slice_size.value = question.min_slice_size

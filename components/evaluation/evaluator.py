@@ -146,9 +146,7 @@ class Evaluator(Component):
         from penstock.components.evaluation import engine, fairness, measure, results
         from penstock.components.evaluation.plan import make_plan
 
-        ready = configs.prepared(
-            self.eval_config, has_baseline=self.baseline is not None
-        )
+        ready = configs.prepared(self.eval_config, has_baseline=self._has_baseline)
         plan = make_plan(ready, self._schema_message())
         scored = self._scored(ready, plan)
         rows = self._check_rows([each.source for each in scored])
@@ -188,18 +186,24 @@ class Evaluator(Component):
             configs.thresholds(ready, self.confidence),
             measured,
             ignored=()
-            if self.baseline
+            if self._has_baseline
             else configs.ignored_thresholds(self.eval_config),
             min_slice_size=ready.options.min_slice_size.value,
             on_inconclusive=self.on_inconclusive,
         )
         self._write_config(ready, portions)
         results.write_validation(
-            self.evaluation.path, judgment, ready, is_alone=self.baseline is None
+            self.evaluation.path, judgment, ready, is_alone=not self._has_baseline
         )
         self._write_report(accumulated, measured, judgment, plan.baseline, asked)
         self.evaluation.properties.update(overall_values(measured))
         self._bless(judgment)
+
+    @property
+    def _has_baseline(self) -> bool:
+        """Whether there is a baseline: a model, or columns of its predictions."""
+        are_logged = self.model is None and len(self.eval_config.model_specs) == 2
+        return self.baseline is not None or are_logged
 
     def _intervals(self, ready: EvalConfig) -> Asked | None:
         """Return which intervals are wanted: for evidence, or because TFMA's are."""
@@ -371,11 +375,9 @@ class Evaluator(Component):
             report.Report(
                 title=self.name,
                 examples=str(self.examples.source or self.examples.uri),
-                candidate=str(self.model.source or self.model.uri)
-                if self.model
-                else "predictions in the data",
-                baseline=str(self.baseline.source or self.baseline.uri)
-                if self.baseline
+                candidate=self._called(self.model, configs.CANDIDATE),
+                baseline=self._called(self.baseline, configs.BASELINE)
+                if self._has_baseline
                 else None,
                 verdict=judgment.word,
                 blessed=judgment.blessed,
@@ -389,6 +391,14 @@ class Evaluator(Component):
             )
         )
         (self.evaluation.path / report.PAGE_FILE).write_text(page, encoding="utf-8")
+
+    def _called(self, model: Model | None, role: str) -> str:
+        """Return what the page calls a model, or predictions that are columns."""
+        if model is not None:
+            return str(model.source or model.uri)
+        spec = self._spec_of(role)
+        columns = [name for _, name in _keys(spec.prediction_key, spec.prediction_keys)]
+        return f"predictions in {quoted(columns)}"
 
     def _location(self, artifact: Examples | Model) -> str:
         """Return where an artifact is, relative to the evaluation.

@@ -169,6 +169,34 @@ def test_a_file_of_a_config_and_options_are_one_question(
     }
 
 
+def test_logged_predictions_of_two_models_are_compared(
+    evaluate: Command, trips: Path, tmp_path: Path
+) -> None:
+    table = pq.read_table(trips)
+    pq.write_table(table.append_column("old", table["share"]), tmp_path / "two.parquet")
+    config = tmp_path / "config.json"
+    specs = [
+        {"name": "candidate", "labelKey": "big", "predictionKey": "score"},
+        {
+            "name": "baseline",
+            "isBaseline": True,
+            "labelKey": "big",
+            "predictionKey": "old",
+        },
+    ]
+    config.write_text(json.dumps({"modelSpecs": specs}), "utf-8")
+    said = evaluate(
+        *(tmp_path / "two.parquet", "--config", config, "--metric", "auc", "--json"),
+        *("--threshold", "auc - baseline >= 0.1", "--confidence", "0.95"),
+    )
+    assert (said.code, said.json["verdict"]) == (0, "BLESSED")
+    (auc,) = said.json["metrics"]
+    assert 0.1 < auc["difference_lower"] < auc["difference"] < auc["difference_upper"]
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "predictions in &#39;score&#39;" in page
+    assert "predictions in &#39;old&#39;" in page
+
+
 # Verdicts ------------------------------------------------------------------------
 
 
