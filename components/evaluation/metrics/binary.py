@@ -110,14 +110,16 @@ class OfHistogram:
         mass = totals[:, 0].reshape(-1, 2).sum(axis=1)
         first = self._at.first
         filled = np.flatnonzero(mass)
-        start = np.maximum(np.searchsorted(first, filled, "right") - 1, 0)
         last = len(first) - 1
+        # Nothing is above the last threshold: what is in its bucket is above the one
+        # before.
+        start = np.clip(np.searchsorted(first, filled, "right") - 1, 0, last - 1)
         kept = np.unique([0, *start, last])
         if len(kept) > groups:
             reached = np.cumsum(mass)
             wanted = reached[-1] * np.linspace(0, 1, groups)[1:-1]
             start = np.searchsorted(first, np.searchsorted(reached, wanted), "right")
-            kept = np.unique([0, *np.maximum(start - 1, 0), last])
+            kept = np.unique([0, *np.clip(start - 1, 0, last - 1), last])
         # Thresholds within one bucket are the same; of those the first is kept.
         _, once = np.unique(first[kept], return_index=True)
         kept = np.union1d(kept[once], [last])

@@ -360,3 +360,12 @@ def test_merging_does_not_matter() -> None:
     asked = config(*EVERY, slices=(), weighted=True)
     once = ours(asked, alone(data), parts=1)
     assert_equal(ours(asked, alone(data), parts=7), once, relative=1e-12)
+
+
+def test_scores_of_exactly_one_beside_few_others() -> None:
+    """Nothing is above the last threshold, and scores of 1 are above the one before."""
+    random = np.random.default_rng(12)
+    score = np.round(random.random(200), 1)
+    score[:20] = 1.0
+    label = random.integers(0, 2, 200)
+    assert_parity(config(*EVERY, slices=()), Data({"label": label}, score))
