@@ -2,10 +2,12 @@
 
 Rows of a query stand one after another. Queries of the same length are sorted
 together, each as NumPy sorts it alone, so that equal scores stand as TFMA has them.
+What is the highest of a row's classes is found here too.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -61,9 +63,38 @@ def highest(values: Array, starts: Array, k: int) -> Array:
                 f"{len(rows):,} of {len(starts):,} queries have {rows.shape[1]}. Lower "
                 "k, or leave such queries out before ingestion."
             )
-        place = np.argpartition(values[rows], -k, axis=1)[:, -k:]
+        place = top(values[rows], k)
         found.append(np.take_along_axis(rows, place, axis=1))
     return np.concatenate(found)
+
+
+def top(values: Array, k: int) -> Array:
+    """Return the places of the k highest values of every row, the k-th highest first.
+
+    Of equal values those are taken that the TFMA at hand takes.
+
+    Args:
+        values: Of shape (rows, values), at least k of them.
+        k: How many.
+
+    Returns:
+        Places, of shape (rows, k).
+    """
+    if _ties_are_in_order():
+        return np.argsort(-values, axis=1, kind="stable")[:, :k][:, ::-1]
+    return np.argpartition(values, -k, axis=1)[:, -k:]
+
+
+@functools.cache
+def _ties_are_in_order() -> bool:
+    """Return whether TFMA takes the first of equal predictions.
+
+    0.52 does. 0.47 takes those that NumPy's partition leaves in their place, and its
+    results can only be had with the same partition.
+    """
+    from tensorflow_model_analysis.metrics.metric_util import top_k_indices
+
+    return int(top_k_indices(2, np.array([1.0, 0.0]))[0]) == 0
 
 
 def places(starts: Array, rows: int) -> Array:

@@ -307,7 +307,7 @@ def _top(predictions: Array, k: int) -> Array:
             f"The {k} highest predictions are asked for, and a row has "
             f"{predictions.shape[1]}. Lower k, or look at the model's output."
         )
-    return np.argpartition(predictions, -k, axis=1)[:, -k:]
+    return rankings.top(predictions, k)
 
 
 def _in_two_dimensions(array: Array) -> Array:
