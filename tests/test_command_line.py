@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
 import shutil
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.errors import ComponentFailed
 from tests.conftest import Said
 from tests.pipelines.toys import Bless, Fit, Make, Push, toy
+from tests.terminals import after_live, on_terminal
 
 TOYS = Path(__file__).parent / "pipelines" / "toys.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
@@ -802,38 +801,16 @@ def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:
 
 
 def test_the_live_table_on_a_terminal_is_whole_and_goes_away(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "penstock", "run", f"{TOYS}:toy"),
-            *("--root", tmp_path, "--runner=local", "--param", "good=false"),
-        ],
-        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    seen = b""
-    while True:
-        ready, _, _ = select.select([ours], [], [], 60)
-        assert ready
-        try:
-            block = os.read(ours, 65_536)
-        except OSError:  # the other side is closed
-            break
-        if not block:
-            break
-        seen += block
-    os.close(ours)
-    assert process.wait() == 3
-    text = seen.decode()
+    command = [
+        *(sys.executable, "-m", "penstock", "run", f"{TOYS}:toy"),
+        *("--root", tmp_path, "--runner=local", "--param", "good=false"),
+    ]
+    code, text = on_terminal(command, ENVIRONMENT)
+    assert code == 3
     assert text.startswith("pipeline")
     assert len(re.findall("component", text)) > 1  # the live table was there
-    # What a terminal shows at the end: the live table is wiped line by line.
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text[text.rindex("\x1b[?25h") :])
     assert "Traceback" not in text
-    lines = [line.rstrip() for line in plain.replace("\r", "").splitlines()]
+    lines = after_live(text)
     assert any(line.startswith("run ") or " run " in line for line in lines)
     assert any("Push" in line and "skipped" in line for line in lines)
     # A terminal of 100 columns folds the sentence, and loses nothing of it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -21,6 +22,7 @@ from penstock.components.evaluation import write_flavor
 from penstock.components.evaluation.results import read
 from penstock.schemas.artifacts import Examples, Model
 from tests.conftest import Said
+from tests.terminals import after_live, on_terminal
 
 Command = Callable[..., Said]
 
@@ -195,6 +197,32 @@ def test_logged_predictions_of_two_models_are_compared(
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "predictions in &#39;score&#39;" in page
     assert "predictions in &#39;old&#39;" in page
+
+
+def test_a_terminal_is_shown_progress_and_no_more_than_it_can_hold(
+    trips: Path, tmp_path: Path
+) -> None:
+    command = [
+        *(sys.executable, "-m", "penstock", "evaluate", trips, *LOGGED),
+        *("--metric", "mean_label", "--slice", "bucket(share, 0.5)", "--slice", "fare"),
+        *("--threshold", "mean_label >= 0.5", "--out", tmp_path / "out"),
+    ]
+    path = os.pathsep.join([os.getcwd(), *sys.path])
+    code, text = on_terminal(command, {**os.environ, "PYTHONPATH": path})
+    assert code == 3
+    assert "Preparing" in text
+    assert "600 rows" in text
+    assert "WARNING" not in text
+    lines = after_live(text)
+    heads = [line for line in lines if re.search(r", [\d,]+ rows?$", line)]
+    assert heads[0] == "all rows, 600 rows"
+    assert len(heads) == 30
+    assert "more slices: 573" in lines
+    word = lines.index("NOT_BLESSED")
+    reasons = [line for line in lines[word:] if line.startswith("- 'mean_label' in ")]
+    assert len(reasons) == 20
+    assert any(line.startswith("more reasons: ") for line in lines[word:])
+    assert lines[-1] == f"report: {tmp_path}/out/report.html"
 
 
 # Verdicts ------------------------------------------------------------------------
