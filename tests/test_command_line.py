@@ -801,7 +801,7 @@ def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:
 
 
 def test_the_live_table_on_a_terminal_is_whole_and_goes_away(tmp_path: Path) -> None:
-    command = [
+    command: list[str | Path] = [
         *(sys.executable, "-m", "penstock", "run", f"{TOYS}:toy"),
         *("--root", tmp_path, "--runner=local", "--param", "good=false"),
     ]

@@ -66,7 +66,9 @@ def demo(
     command.lineage(newest, root=root)
     console.print("\n[bold]Try next[/]")
     python = shlex.quote(os.path.relpath(sys.executable))
+    slices = ["--label", "big_tipper", "--model", newest, "--slice", "company"]
     for words, why in (
+        (["evaluate", str(data), *slices], "other slices of it, and a page"),
         (["versions", str(serving_dir)], "what can be served"),
         (["runs", "--root", str(root)], "every run so far"),
         (["artifacts", "--type", "Model", "--root", str(root)], "every model"),

@@ -202,7 +202,7 @@ def test_logged_predictions_of_two_models_are_compared(
 def test_a_terminal_is_shown_progress_and_no_more_than_it_can_hold(
     trips: Path, tmp_path: Path
 ) -> None:
-    command = [
+    command: list[str | Path] = [
         *(sys.executable, "-m", "penstock", "evaluate", trips, *LOGGED),
         *("--metric", "mean_label", "--slice", "bucket(share, 0.5)", "--slice", "fare"),
         *("--threshold", "mean_label >= 0.5", "--out", tmp_path / "out"),
