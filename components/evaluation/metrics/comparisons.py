@@ -42,41 +42,24 @@ class Comparison(Statistic):
     baseline: View
 
     def predictions(self, batch: Batch) -> tuple[Array, Array]:
-        """Return the candidate's and the baseline's predictions, of shape (rows, 1).
+        """Return the candidate's and the baseline's, of shape (rows, values)."""
+        return _predictions(self.candidate, batch), _predictions(self.baseline, batch)
 
-        They keep their dtype.
-
-        Raises:
-            DataError: If a row has several.
-        """
-        return _single(self.candidate, batch), _single(self.baseline, batch)
-
-    def weights(self, batch: Batch) -> Array:
-        """Return one weight per row, of shape (rows, 1)."""
-        return self.baseline.row_weights(batch)[:, None]
+    def weights(self, batch: Batch, values: int) -> Array | None:
+        """Return weights, of shape (rows, values) or (rows, 1); None if all are 1."""
+        return self.baseline.value_weights(batch, values)
 
 
-def _single(view: View, batch: Batch) -> Array:
-    found = _vectors(view, batch)
-    if view.class_id is not None:
-        return view.of_class(found)
-    if found.shape[1] != 1:
-        raise DataError(
-            f"Two models' predictions are compared one by one, and a row has "
-            f"{found.shape[1]}. Name the classes with class_ids of binarize, or "
-            "compare them whole with ModelCosineSimilarity."
-        )
-    return found
-
-
-def _vectors(view: View, batch: Batch) -> Array:
-    found = batch.get("prediction", view.model, view.output)
-    return found.reshape(len(found), -1)
+def _predictions(view: View, batch: Batch) -> Array:
+    found = view.predictions(batch)
+    return found if view.class_id is None else view.of_class(found)
 
 
 @dataclasses.dataclass(frozen=True)
 class Flips(Comparison):
     """Weights by what the two models decide, in cells 2 * baseline + candidate.
+
+    Every value of a row is a decision of its own, as in TFMA 0.52.
 
     Attributes:
         threshold: A prediction above it is positive.
@@ -87,14 +70,12 @@ class Flips(Comparison):
     counts: ClassVar[bool] = True
 
     def contributions(self, batch: Batch) -> Contributions:
-        """Return the weight of every row.
-
-        The threshold takes the precision of the predictions, as NumPy has it.
-        """
+        """Return the weight of every decision."""
         candidate, baseline = (
             (each > self.threshold).astype(np.int64) for each in self.predictions(batch)
         )
-        return Contributions(2 * baseline + candidate, (self.weights(batch),))
+        weights = self.weights(batch, candidate.shape[1])
+        return Contributions(2 * baseline + candidate, (weights,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,16 +86,26 @@ class RelativeDifferences(Comparison):
     columns: ClassVar[int] = 2  # type: ignore[misc]
 
     def contributions(self, batch: Batch) -> Contributions:
-        """Return weight and weighted difference of every row."""
-        candidate, baseline = (
-            each.astype(np.float64) for each in self.predictions(batch)
-        )
+        """Return weight and weighted difference of every row.
+
+        Raises:
+            DataError: If a row has several predictions.
+        """
+        candidate, baseline = self.predictions(batch)
+        if candidate.shape[1] != 1:
+            raise DataError(
+                f"A relative difference is of two predictions, and a row has "
+                f"{candidate.shape[1]} of each model. Name the classes with class_ids "
+                "of binarize, or compare them whole with ModelCosineSimilarity."
+            )
         apart = 2 * np.abs(baseline - candidate)
         together = np.abs(baseline + candidate)
         is_none = (apart < _EPSILON) & (together < _EPSILON)
         with np.errstate(divide="ignore", invalid="ignore"):
             found = np.where(is_none, 0.0, apart / together)
-        weights = self.weights(batch)
+        weights = self.weights(batch, 1)
+        if weights is None:
+            return Contributions(None, (None, found))
         return Contributions(None, (weights, weights * found))
 
 
@@ -127,8 +118,7 @@ class Cosines(Comparison):
 
     def contributions(self, batch: Batch) -> Contributions:
         """Return the cosine of every row, NaN where a vector is 0."""
-        one = _vectors(self.candidate, batch).astype(np.float64)
-        other = _vectors(self.baseline, batch).astype(np.float64)
+        one, other = self.predictions(batch)
         lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             found = (one * other).sum(axis=1) / lengths

@@ -16,10 +16,13 @@ from tensorflow_model_analysis.metrics import (
     prediction_difference_metrics,
 )
 
-from penstock.components.evaluation import MetricConfig, MetricsSpec
+from penstock.components.evaluation import EvalConfig, MetricConfig, MetricsSpec
 from penstock.components.evaluation.batch import Array, Batch
 from penstock.components.evaluation.intervals import Asked
-from penstock.components.evaluation.metrics.comparisons import Flips
+from penstock.components.evaluation.metrics.comparisons import (
+    Flips,
+    RelativeDifferences,
+)
 from penstock.components.evaluation.plan import outputs_of
 from penstock.components.evaluation.views import View
 from penstock.schemas.errors import DataError
@@ -93,21 +96,34 @@ def test_rates_and_differences_are_those_of_tfma(weighted: bool) -> None:
     assert not any("flip" in key.name for key in mine[()] if not key.is_diff)
 
 
-def test_a_threshold_has_the_precision_of_the_predictions() -> None:
-    """0.3 in 32 bits is above 0.3 in 64, and not above itself."""
-    data = _data(2)
-    asked = parity.config(
-        MetricConfig(
-            class_name="NegToPosFlipRate", config='"threshold": 0.3, "name": "one"'
-        ),
-        MetricConfig(
-            class_name="NegToPosFlipRate", config='"threshold": 0.7, "name": "other"'
-        ),
-        MetricConfig(class_name="BooleanFlipRates"),
+def _thresholds(*thresholds: float) -> EvalConfig:
+    return parity.config(
+        *(
+            MetricConfig(
+                class_name="NegToPosFlipRate",
+                config=f'"threshold": {each}, "name": "at_{each}"',
+            )
+            for each in thresholds
+        )
     )
-    for kind in (np.float32, np.float64):
-        cast = [np.asarray(each, kind) for each in (data.candidate, data.baseline)]
-        parity.assert_parity(asked, Data(data.columns, *cast))
+
+
+def test_thresholds_are_those_of_tfma() -> None:
+    data = _data(2)
+    cast = [np.asarray(each, np.float64) for each in (data.candidate, data.baseline)]
+    parity.assert_parity(_thresholds(0.1, 0.3, 0.7), Data(data.columns, *cast))
+
+
+def test_a_threshold_has_64_bits() -> None:
+    """0.3 in 32 bits is above 0.3 in 64: so in TFMA 0.52, not so in 0.47."""
+    data = _data(2)
+    candidate, baseline = (
+        np.asarray(each, np.float64) for each in (data.candidate, data.baseline)
+    )
+    assert (np.float32(0.3) == data.candidate).any()
+    mine = parity.ours(_thresholds(0.3), data)
+    rate = ((candidate > 0.3) & ~(baseline > 0.3)).mean()
+    assert next(iter(mine[()].values())) == pytest.approx(rate)
 
 
 def _rows(draw: st.DrawFn) -> tuple[list[float], list[float]]:
@@ -176,8 +192,11 @@ def test_without_a_baseline_tfma_is_left_to_refuse() -> None:
         assert parity.planned(parity.config(name), alone).left_names == (name,)
 
 
-def test_classes_are_compared_with_themselves_where_tfma_takes_the_first() -> None:
-    """TFMA computes every class of a binarized flip rate from class 0."""
+def test_classes_are_compared_with_themselves_where_tfma_makes_no_difference() -> None:
+    """TFMA gives every class of a binarized flip rate the same number.
+
+    In 0.47 it is that of class 0, in 0.52 that of all classes.
+    """
     data = _data(6, values=3)
     spec = MetricsSpec(metrics=[MetricConfig(class_name="SymmetricFlipRate")])
     spec.binarize.class_ids.values.extend([0, 2])
@@ -188,12 +207,27 @@ def test_classes_are_compared_with_themselves_where_tfma_takes_the_first() -> No
         for values in (parity.ours(asked, data), parity.theirs(asked, data))
     )
 
-    assert other[0] == other[2] == pytest.approx(mine[0])
-    decided = np.asarray(data.candidate) > 0.5, np.asarray(data.baseline) > 0.5
-    assert mine[2] == pytest.approx((decided[0] != decided[1])[:, 2].mean())
+    flipped = (np.asarray(data.candidate) > 0.5) != (np.asarray(data.baseline) > 0.5)
+    assert mine == pytest.approx({0: flipped[:, 0].mean(), 2: flipped[:, 2].mean()})
+    assert other[0] == other[2]
 
 
-def test_many_predictions_without_a_class_are_refused() -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_all_classes_are_decisions_as_in_tfma_052(weighted: bool) -> None:
+    data = _data(8, values=3)
+    asked = parity.config("SymmetricFlipRate", weighted=weighted)
+    (mine,), (other,) = (
+        values[()].values()
+        for values in (parity.ours(asked, data), parity.theirs(asked, data))
+    )
+    flipped = (np.asarray(data.candidate) > 0.5) != (np.asarray(data.baseline) > 0.5)
+    weights = data.columns["weight"] if weighted else np.ones(data.rows)
+    assert mine == pytest.approx(np.average(flipped.mean(axis=1), weights=weights))
+    first = np.average(flipped[:, 0], weights=weights)  # in 0.47
+    assert other == pytest.approx(mine) or other == pytest.approx(first)
+
+
+def test_a_difference_of_many_predictions_is_refused() -> None:
     batch = Batch(
         2,
         {
@@ -201,12 +235,12 @@ def test_many_predictions_without_a_class_are_refused() -> None:
             ("prediction", BASELINE, ""): np.ones((2, 3)),
         },
     )
-    flips = Flips(View(CANDIDATE), View(BASELINE), 0.5)
+    differences = RelativeDifferences(View(CANDIDATE), View(BASELINE))
     with pytest.raises(DataError) as error:
-        flips.contributions(batch)
+        differences.contributions(batch)
     assert str(error.value) == (
-        "Two models' predictions are compared one by one, and a row has 3. Name the "
-        "classes with class_ids of binarize, or compare them whole with "
+        "A relative difference is of two predictions, and a row has 3 of each model. "
+        "Name the classes with class_ids of binarize, or compare them whole with "
         "ModelCosineSimilarity."
     )
 
