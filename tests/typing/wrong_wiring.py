@@ -39,7 +39,7 @@ c.Trainer(
 )
 c.Evaluator(
     examples=ingest.examples,
-    model=trainer.model_run,  # E: incompatible type "ModelRun"; expected "Model"
+    model=trainer.model_run,  # E: incompatible type "ModelRun"; expected "Model | None"
     baseline=LatestBlessed(),
     eval_config=EvalConfig(),
 )
