@@ -346,7 +346,7 @@ def area(matrices: Matrices, *, curve: str, method: str) -> Array:
         x, y = (
             (m.fp / (m.fp + m.tn), recall)
             if curve == "ROC"
-            else (recall, m.tp / (m.tp + m.fp))
+            else (recall, _precision(m))
         )
         left, right = y[..., :-1], y[..., 1:]
         if method == "interpolation":
@@ -355,6 +355,29 @@ def area(matrices: Matrices, *, curve: str, method: str) -> Array:
             choose = np.minimum if method == "minoring" else np.maximum
             heights = choose(left, right)
         return np.asarray(np.nansum((x[..., :-1] - x[..., 1:]) * heights, axis=-1))
+
+
+def _precision(m: Matrices) -> Array:
+    found = m.tp / (m.tp + m.fp)
+    return np.where(np.isnan(found), _precision_of_none(), found)
+
+
+@functools.cache
+def _precision_of_none() -> float:
+    """Return the precision that the TFMA at hand takes where nothing is positive.
+
+    0.52 takes 0; 0.47 leaves such thresholds out of the area.
+    """
+    from tensorflow_model_analysis.metrics import confusion_matrix_metrics
+
+    matrices = as_tfma(
+        Matrices(*np.array([[0, 1], [1, 0], [0, 0], [0, 0], [0, 1]], float))
+    )
+    with np.errstate(all="ignore"):
+        found = confusion_matrix_metrics.AUC()._metric_value(
+            "PR", "majoring", None, matrices
+        )
+    return 0.0 if found else float("nan")
 
 
 def _interpolated_area(m: Matrices) -> Array:
