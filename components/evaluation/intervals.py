@@ -202,8 +202,7 @@ class Intervals:
     def _drawn(self, metric: Metric, number: int, value: Array) -> Spread | None:
         """Draw replicates on the cells of a slice."""
         point, drawn = self._replicates(metric.parts[0], number)
-        with np.errstate(all="ignore"):
-            moved = metric.value(drawn) - metric.value(point)
+        moved = metric.defined(drawn) - metric.defined(point)
         # Groups of cells shift the metric a little, replicates and point alike.
         return self._percentiles(value, moved, "Poisson bootstrap")
 
@@ -320,8 +319,7 @@ class Intervals:
             self._grouped(each, number, _GROUPS_LINEARIZED) for each in metric.parts
         ]
         states = [each.form(each.totals) for each in parts]
-        with np.errstate(all="ignore"):
-            point = np.atleast_1d(metric.value(*states))
+        point = np.atleast_1d(metric.defined(*states))
         total = np.zeros((len(rows), len(point)))
         for index, (part, grouped) in enumerate(zip(metric.parts, parts, strict=True)):
             slopes = self._slopes(metric, states, index, grouped, point)
@@ -351,7 +349,7 @@ class Intervals:
         given = list(states)
         given[index] = grouped.form(moved)
         with np.errstate(all="ignore"):
-            values = metric.value(*given).reshape(count, -1)
+            values = metric.defined(*given).reshape(count, -1)
             slopes: Array = (values - point) / steps[:, None]
         return slopes.reshape(*totals.shape, -1)
 
@@ -412,8 +410,7 @@ class Intervals:
             states = [
                 self._of_weighted(part, number, rows, drawn) for part in metric.parts
             ]
-            with np.errstate(all="ignore"):
-                total = total + sign * metric.value(*states)
+            total = total + sign * metric.defined(*states)
         # A sample is more spread than the slice, by the square root of their sizes.
         moved = (total[1:] - total[:1]) / np.sqrt(factor)
         return self._percentiles(value, moved, "Poisson bootstrap of units")

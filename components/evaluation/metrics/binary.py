@@ -404,7 +404,14 @@ def _areas(request: Request) -> list[Metric] | None:
     settled = request.with_class_settings()
     if settled is None:
         return None
-    return [Metric(settled.key, (matrices_part(settled, None),), formula)]
+    part = matrices_part(settled, None)
+    return [Metric(settled.key, (part,), formula, is_undefined=_has_one_class)]
+
+
+def _has_one_class(m: Matrices) -> Array:
+    positives, negatives = m.tp[..., 0] + m.fn[..., 0], m.fp[..., 0] + m.tn[..., 0]
+    found: Array = (positives == 0) | (negatives == 0)
+    return found
 
 
 _CURVES: Mapping[str, Callable[[Matrices], Array]] = {

@@ -80,6 +80,9 @@ class Metric:
         is_smooth: Whether the formula has derivatives in the sums, so that its
             intervals can be linearized.
         has_interval: Whether an interval makes sense.
+        is_undefined: From the same states, where TFMA gives a number although there is
+            none, such as the AUC of one class. Such a number has no interval, so that
+            no evidence is found in it.
         query_key: Column that groups rows into the queries that it is of; '' for rows.
         columns: Columns that it reads beside labels, predictions and weights.
     """
@@ -90,8 +93,17 @@ class Metric:
     kind: Kind = "number"
     is_smooth: bool = True
     has_interval: bool = True
+    is_undefined: Callable[..., Array] | None = None
     query_key: str = ""
     columns: tuple[str, ...] = ()
+
+    def defined(self, *states: State) -> Array:
+        """Return the values, of kind `number` or `array`; NaN where undefined."""
+        with np.errstate(all="ignore"):
+            values = np.asarray(self.value(*states))
+            if self.is_undefined is None:
+                return values
+            return np.where(self.is_undefined(*states), np.nan, values)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -219,3 +219,14 @@ def test_a_slice_of_one_row_has_no_linearized_interval() -> None:
     *_, alone = found(config("MeanPrediction"), data, intervals=Asked())
     assert alone.rows == 1
     assert alone.spreads == {}
+
+
+def test_an_area_of_one_class_is_no_evidence() -> None:
+    data = simulated.rows(np.random.default_rng(12), 400)
+    case = np.where(data.columns["label"] == 1, 0, np.arange(400) % 2)
+    data = dataclasses.replace(data, columns={**data.columns, "case": case})
+    _, _, negatives = found(config("AUC"), data, intervals=Asked())
+    assert negatives.slice == (("case", 1),)
+    # TFMA gives the area 0, which is no measurement.
+    assert set(negatives.values.values()) == {0.0}
+    assert negatives.spreads == {}
