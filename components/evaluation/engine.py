@@ -165,10 +165,11 @@ def _add(
     unknown = _not_a_number(batch)
     if unknown.any():
         if not work.drops_nan:
+            first = rows.first_row + int(np.argmax(unknown))
             raise DataError(
                 f"{int(unknown.sum()):,} of {len(unknown):,} rows have a score that "
-                f"is not a number, the first is row {rows.first_row + int(np.argmax(unknown)):,} "
-                f"of split '{rows.split}'. Mend the model, or pass nan_scores='drop' "
+                f"is not a number, the first is row {first:,} of split "
+                f"'{rows.split}'. Mend the model, or pass nan_scores='drop' "
                 "to leave such rows out and count them."
             )
         kept = np.flatnonzero(~unknown)

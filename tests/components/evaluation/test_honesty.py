@@ -1,4 +1,4 @@
-"""How often intervals hold the truth, and how often verdicts are wrong, by simulation."""
+"""How often intervals hold the truth, and verdicts are wrong: simulations."""
 
 from __future__ import annotations
 

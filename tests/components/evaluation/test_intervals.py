@@ -200,11 +200,11 @@ def test_a_difference_of_slices_has_the_variance_of_both() -> None:
     asked = config("MeanPrediction", slices=(), cross_slicing_specs=[spec])
     measured = found(asked, data, intervals=Asked())
     by_slice = {
-        (each.slice, each.baseline_slice): [
+        (each.slice, each.baseline_slice): next(
             spread.upper - spread.lower
             for key, spread in each.spreads.items()
             if key.model_name == "candidate" and not key.is_diff
-        ][0]
+        )
         for each in measured
     }
     zero, one = (("half", 0),), (("half", 1),)
