@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from penstock.components.evaluation.blessing import (
@@ -342,7 +343,9 @@ def _settled(config: Any) -> Any:
 
 
 def thresholds(
-    ready: EvalConfig, confidence: float | Mapping[str, float] | None = None
+    ready: EvalConfig,
+    confidence: float | Mapping[str, float] | None = None,
+    measured: Collection[MetricName] = (),
 ) -> list[Threshold]:
     """Return what a prepared config asks of the candidate's metrics.
 
@@ -350,6 +353,8 @@ def thresholds(
         ready: The config.
         confidence: Of the intervals that have to lie within the bounds: of all
             metrics, or by metric name. None where values are compared, as TFMA does.
+        measured: Names of what was measured. TFMA measures some aggregated metrics
+            under another name than their threshold has, and so never finds them.
     """
     from tensorflow_model_analysis.metrics import metric_specs
     from tensorflow_model_analysis.proto import config_pb2
@@ -361,7 +366,7 @@ def thresholds(
     ).items():
         if key.model_name in baselines:
             continue
-        metric = metric_name(key.to_proto())
+        metric = _as_measured(metric_name(key.to_proto()), measured)
         asked = (
             confidence.get(metric.name)
             if isinstance(confidence, Mapping)
@@ -375,6 +380,22 @@ def thresholds(
             )
             found.append(Threshold(metric, bound, _slices(slicing), asked))
     return found
+
+
+_MEASURED_AS = {
+    "micro average": ("micro average", ""),
+    "macro average": ("macro average",),
+    "weighted macro average": ("weighted macro average", "macro average"),
+}
+
+
+def _as_measured(name: MetricName, measured: Collection[MetricName]) -> MetricName:
+    """Return the name under which an aggregated metric was measured."""
+    for aggregation in _MEASURED_AS.get(name.aggregation, ()):
+        other = dataclasses.replace(name, aggregation=aggregation)
+        if other in measured:
+            return other
+    return name
 
 
 def ignored_thresholds(config: EvalConfig) -> list[Threshold]:

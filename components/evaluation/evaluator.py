@@ -183,7 +183,11 @@ class Evaluator(Component):
             others=others,
         )
         judgment = judge(
-            configs.thresholds(ready, self.confidence),
+            configs.thresholds(
+                ready,
+                self.confidence,
+                {name for each in measured for name in each.metrics},
+            ),
             measured,
             ignored=()
             if self._has_baseline

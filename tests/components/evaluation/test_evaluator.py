@@ -17,6 +17,7 @@ from penstock.components.base import RunContext
 from penstock.components.columns import tfrecord
 from penstock.components.columns.examples import read_batches
 from penstock.components.evaluation import (
+    AggregationOptions,
     CrossSlicingSpec,
     EvalConfig,
     Evaluator,
@@ -480,3 +481,46 @@ def test_a_beam_runner_gives_the_same_bytes(
             assert (there.evaluation.path / name).read_bytes() == (
                 here.evaluation.path / name
             ).read_bytes(), name
+
+
+def test_a_threshold_finds_an_aggregated_metric_that_tfma_never_does(
+    tmp_path: Path,
+) -> None:
+    from tests.components.evaluation.conftest import make_examples
+
+    scores = [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.6, 0.3, 0.1]]
+    table = pa.table({"label": [0, 1, 2, 1], "scores": scores})
+    asked = EvalConfig(
+        model_specs=[ModelSpec(label_key="label", prediction_key="scores")],
+        metrics_specs=[
+            MetricsSpec(
+                metrics=[
+                    metric(
+                        name, value_threshold=GenericValueThreshold(lower_bound=bound)
+                    )
+                    for name, bound in (
+                        ("MeanLabel", {"value": 0.3}),
+                        ("Precision", {"value": 0.5}),
+                    )
+                ],
+                aggregate=AggregationOptions(
+                    weighted_macro_average=True, class_weights={0: 1, 1: 1, 2: 1}
+                ),
+            )
+        ],
+    )
+    asked.metrics_specs.add().CopyFrom(asked.metrics_specs[0])
+    asked.metrics_specs[1].aggregate.ClearField("weighted_macro_average")
+    asked.metrics_specs[1].aggregate.micro_average = True
+    live = evaluated(
+        tmp_path,
+        examples=make_examples(tmp_path / "examples", eval=table),
+        eval_config=asked,
+    )
+    assert live.blessing.properties["verdict"] == "BLESSED"
+    assert [reason.partition(" in ")[0] for reason in live.blessing.reasons] == [
+        "'mean_label (macro average)'",
+        "'precision (macro average)'",
+        "'mean_label'",
+        "'precision (micro average)'",
+    ]
