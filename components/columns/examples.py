@@ -18,6 +18,8 @@ from penstock.schemas.artifacts import Examples
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 BATCH_ROWS = parquet.ROWS_PER_GROUP
+ROWS_PER_PORTION = 250_000
+MOST_PORTIONS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +164,31 @@ def read_batches(
         _check_columns(columns, schema_of(examples), examples.uri)
     for group in row_groups(examples, split):
         yield from read_row_group(group, columns=columns, batch_size=batch_size)
+
+
+def portions(groups: Sequence[RowGroup]) -> list[tuple[RowGroup, ...]]:
+    """Divide row groups into portions that are worked on one after another.
+
+    Where they begin depends on files and row groups only, never on the runner, so that
+    what is merged in their order is the same to the last bit wherever it is computed.
+    There are at most `MOST_PORTIONS`, so that what is merged takes the same memory
+    however many rows there are.
+
+    Args:
+        groups: The row groups of a split, in order.
+    """
+    total = sum(group.rows for group in groups)
+    size = max(ROWS_PER_PORTION, -(-total // MOST_PORTIONS))
+    found: list[tuple[RowGroup, ...]] = []
+    pending: list[RowGroup] = []
+    rows = 0
+    for group in groups:
+        pending.append(group)
+        rows += group.rows
+        if rows >= size:
+            found.append(tuple(pending))
+            pending, rows = [], 0
+    return [*found, tuple(pending)] if pending else found
 
 
 def count_rows(examples: Examples, split: str) -> int:

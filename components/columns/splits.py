@@ -36,7 +36,7 @@ Hashes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint64]]"
 # generators, OOPSLA 2014), which turns close inputs into independent outputs.
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 # What tells apart values of different kinds that have the same 64 bits.
 _FLOAT = np.uint64(0x5851F42D4C957F2D)
@@ -70,7 +70,7 @@ def row_hashes(batch: pa.RecordBatch, columns: Sequence[str] | None = None) -> H
         if index < 0:
             raise no_such_column(name, batch.schema.names)
         total += _contributions(batch.column(index), name)
-    return _mixed(total)
+    return mixed(total)
 
 
 def no_such_column(name: str, names: Sequence[str]) -> DataError:
@@ -87,8 +87,8 @@ def _seed(path: str) -> np.uint64:
     return np.uint64(int.from_bytes(digest[:8], "little"))
 
 
-def _mixed(bits: Hashes) -> Hashes:
-    """Return the bits well mixed, in place."""
+def mixed(bits: Hashes) -> Hashes:
+    """Return the bits well mixed, in place (Steele, Lea & Flood, OOPSLA 2014)."""
     bits ^= bits >> np.uint64(30)
     bits *= _FIRST
     bits ^= bits >> np.uint64(27)
@@ -111,7 +111,7 @@ def _contributions(array: pa.Array, path: str) -> Hashes:
         return _of_dictionary(array, path)
     if _is_text(kind):
         return _of_dictionary(array.dictionary_encode(), path)
-    hashes = _mixed(_contents(array, path) + _seed(path))
+    hashes = mixed(_contents(array, path) + _seed(path))
     valid, _ = validity(array)
     if valid is not None:
         hashes[~valid] = 0
@@ -129,7 +129,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _of_dictionary(array: pa.DictionaryArray, path: str) -> Hashes:
     if _is_text(array.type.value_type):
-        values = _mixed(_of_text(array.dictionary) + _seed(path))
+        values = mixed(_of_text(array.dictionary) + _seed(path))
         valid, _ = validity(array.dictionary)
         if valid is not None:
             values[~valid] = 0
@@ -240,8 +240,7 @@ def _summed(
     """Return for each segment the sum of its parts, each mixed with its place."""
     place = np.arange(1, len(parts) + 1) - np.repeat(ends - counts, counts)
     running = np.zeros(len(parts) + 1, np.uint64)
-    mixed = _mixed(parts + place.astype(np.uint64) * _GOLDEN)
-    np.cumsum(mixed, out=running[1:])
+    np.cumsum(mixed(parts + place.astype(np.uint64) * GOLDEN), out=running[1:])
     return np.asarray(running[ends] - running[ends - counts], np.uint64)
 
 
@@ -251,7 +250,7 @@ def _of_lists(lengths: np.ndarray[Any, Any], values: pa.Array, path: str) -> Has
     if valid is not None:
         parts[~valid] = _NULL
     ends = np.cumsum(lengths)
-    return _summed(parts, lengths, ends) + (lengths + 1).astype(np.uint64) * _GOLDEN
+    return _summed(parts, lengths, ends) + (lengths + 1).astype(np.uint64) * GOLDEN
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from penstock.components.columns.splits import row_hashes
+from penstock.components.columns.splits import GOLDEN, mixed, row_hashes
 from penstock.components.evaluation.batch import Array, Batch
 from penstock.components.evaluation.blessing import Slice
 from penstock.components.evaluation.gathered import Gathered, Queries
@@ -49,13 +49,13 @@ class Sample:
     """The units of every slice that have the lowest hashes.
 
     Attributes:
-        batches: The rows that are kept.
+        batch: The rows that are kept.
         ranks: The hash of each row's unit.
         rows: For each membership of a row in a slice, the row.
         slices: The slice.
     """
 
-    batches: list[Batch]
+    batch: Batch
     ranks: Array
     rows: Array
     slices: Array
@@ -176,13 +176,11 @@ class Accumulator:
         return self._sums[self.settings.statistics.index(statistic)]
 
     def sample(self) -> Sample | None:
-        """Return the sample, its rows in one batch; None if there is none."""
+        """Return the sample; None if there is none."""
         if not self._samples:
             return None
         self._thin()
-        (sample,) = self._samples
-        sample.batches = [Batch.concatenated(sample.batches)]
-        return sample
+        return self._samples[0]
 
     def _add_sample(
         self, batch: Batch, ranks: Array, members: Array, numbers: Array
@@ -196,7 +194,7 @@ class Accumulator:
         chosen, rows = np.unique(members[kept], return_inverse=True)
         if len(chosen):
             self._samples.append(
-                Sample([batch.take(chosen)], ranks[chosen], rows, numbers[kept])
+                Sample(batch.take(chosen), ranks[chosen], rows, numbers[kept])
             )
         self._thin_if_many()
 
@@ -229,16 +227,14 @@ class Accumulator:
             ]
         )
         slices = np.concatenate([each.slices for each in self._samples])
-        batch = Batch.concatenated(
-            [batch for each in self._samples for batch in each.batches]
-        )
+        batch = Batch.concatenated([each.batch for each in self._samples])
         kept, highest = lowest(ranks[rows], slices, self.settings.sampled)
         rows, slices = rows[kept], slices[kept]
         self._highest = np.full(len(self.slices), np.iinfo(np.uint64).max)
         for number, rank in highest.items():
             self._highest[number] = rank
         chosen, rows = np.unique(rows, return_inverse=True)
-        self._samples = [Sample([batch.take(chosen)], ranks[chosen], rows, slices)]
+        self._samples = [Sample(batch.take(chosen), ranks[chosen], rows, slices)]
 
 
 def lowest(
@@ -281,10 +277,10 @@ def ranks_of_rows(start: tuple[int, ...], rows: int) -> Array:
         start: Numbers that tell the batch from all others: seed, split, file, row.
         rows: How many.
     """
-    state = np.uint64(0)
+    state = np.zeros(1, np.uint64)
     for each in start:
-        state = _mixed(np.array([state ^ np.uint64(each)], np.uint64))[0]
-    return _mixed(np.arange(rows, dtype=np.uint64) + state)
+        state = mixed((state ^ np.uint64(each)) + GOLDEN)
+    return mixed(np.arange(rows, dtype=np.uint64) + state + GOLDEN)
 
 
 def ranks_of_clusters(
@@ -299,18 +295,9 @@ def ranks_of_clusters(
         seed: Of the sample.
     """
     column = table.column(table.schema.names.index(key))
-    hashes = _mixed(row_hashes(table, [key]) ^ np.uint64(seed))
+    hashes = mixed((row_hashes(table, [key]) ^ np.uint64(seed)) + GOLDEN)
     missing = column.is_null().to_numpy(zero_copy_only=False)
     return np.where(missing, alone, hashes)
-
-
-def _mixed(state: Array) -> Array:
-    """Return splitmix64 of numbers (Steele, Lea & Flood, OOPSLA 2014)."""
-    with np.errstate(over="ignore"):
-        mixed = state + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def statistics_of(parts: Sequence[Statistic]) -> tuple[Statistic, ...]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from apache_beam import CombineFn
 
 from penstock.components.base import LiveRows, RunContext
+from penstock.components.columns import examples
 from penstock.components.columns.examples import RowGroup, read_row_group
 from penstock.components.evaluation import models
 from penstock.components.evaluation.accumulate import (
@@ -26,9 +27,6 @@ from penstock.components.evaluation.accumulate import (
 from penstock.components.evaluation.batch import Array, Batch, Key
 from penstock.components.evaluation.inputs import Inputs
 from penstock.schemas.errors import DataError
-
-_ROWS_PER_PORTION = 250_000
-_MOST_PORTIONS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,21 +91,13 @@ class Portion:
 
 
 def portions(splits: Mapping[str, Sequence[RowGroup]]) -> list[Portion]:
-    """Divide the row groups of splits; depends on files and row groups only."""
-    rows = sum(group.rows for groups in splits.values() for group in groups)
-    wanted = max(_ROWS_PER_PORTION, -(-rows // _MOST_PORTIONS))
+    """Divide the row groups of splits into portions, in order."""
     found: list[Portion] = []
-    for place, (split, groups) in enumerate(splits.items()):
-        first = total = 0
-        taken: list[RowGroup] = []
-        for group in groups:
-            taken.append(group)
-            total += group.rows
-            if total >= wanted:
-                found.append(Portion(len(found), split, place, first, tuple(taken)))
-                first, total, taken = first + total, 0, []
-        if taken:
-            found.append(Portion(len(found), split, place, first, tuple(taken)))
+    for place, (split, row_groups) in enumerate(splits.items()):
+        first = 0
+        for groups in examples.portions(row_groups):
+            found.append(Portion(len(found), split, place, first, groups))
+            first += sum(group.rows for group in groups)
     return found
 
 

@@ -277,9 +277,11 @@ def check_metrics(config: EvalConfig) -> None:
             try:
                 metric_specs.metric_instance(metric)
             except Exception as error:
+                reason = str(error).splitlines()[0]
+                end = "" if reason.endswith((".", "?")) else "."
                 raise PipelineError(
                     f"Metric '{name}' cannot be made from its config "
-                    f"'{metric.config}': {str(error).splitlines()[0]}. Mend the config."
+                    f"'{metric.config}': {reason}{end} Mend the config."
                 ) from error
 
 

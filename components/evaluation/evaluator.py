@@ -35,17 +35,19 @@ if TYPE_CHECKING:
     from penstock.components.evaluation.plan import Plan
 
 _CONFIDENCE = 0.95  # of intervals that are shown; evidence at another is scaled
-_NAN_SCORES = ("refuse", "drop")
 _SAMPLED = 5_000  # units per slice that intervals are linearized on
 
 
 class Evaluator(Component):
-    """Evaluate a model with TensorFlow Model Analysis, and bless it or not.
+    """Measure a model slice by slice with TFMA's metrics, and bless it or not.
 
     Reads Examples, a Model and, where there is one, a baseline Model. Writes TFMA's
-    files, as `tfma.load_eval_result` reads them, and a blessing that says for every
-    threshold and slice why. Use it between a Trainer and a Pusher, with
-    `baseline=LatestBlessed()`.
+    files, as `tfma.load_eval_result` reads them, a table and a page of all metrics,
+    and a blessing that says for every threshold and slice why. Use it between a
+    Trainer and a Pusher, with `baseline=LatestBlessed()`.
+
+    Metrics are computed in columns; those that only TFMA has are left to it, which
+    the log says.
 
     Without a baseline, change thresholds are ignored and value thresholds apply. An
     eval_config without any threshold blesses nothing.
@@ -88,7 +90,7 @@ class Evaluator(Component):
     confidence: float | dict[str, float] | None = None
     on_inconclusive: Literal["block", "bless"] = "block"
     cluster_key: str = ""
-    nan_scores: str = "refuse"
+    nan_scores: Literal["refuse", "drop"] = "refuse"
     replicates: int = 1_000
     seed: int = 0
     evaluation: ModelEvaluation = output()
@@ -107,15 +109,14 @@ class Evaluator(Component):
         for name in self.example_splits:
             check_split_name(name)
         self._check_confidence()
-        if self.nan_scores not in _NAN_SCORES:
-            raise PipelineError(
-                f"{self.name}.nan_scores is '{self.nan_scores}'. It is one of "
-                f"{quoted(_NAN_SCORES)}.{did_you_mean(self.nan_scores, _NAN_SCORES)}"
-            )
         if self.replicates < 100:
             raise PipelineError(
                 f"{self.name}.replicates is {self.replicates}; intervals at 95 % take "
                 "at least 100, and 1,000 are usual."
+            )
+        if self.seed < 0:
+            raise PipelineError(
+                f"{self.name}.seed is {self.seed}. Pass a whole number from 0."
             )
         if self.model is None and self.baseline is not None:
             raise PipelineError(

@@ -7,6 +7,7 @@ the same for every row is a scalar. `values` relies on types that fit.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import itertools
@@ -231,7 +232,7 @@ class Rows:
 
 
 @dataclasses.dataclass(frozen=True)
-class Node:
+class Node(abc.ABC):
     """A part of an expression, and where it stands in the text."""
 
     start: int
@@ -242,13 +243,13 @@ class Node:
     def results(self) -> tuple[str, ...]:
         return ()
 
+    @abc.abstractmethod
     def kind(self, scope: Scope) -> Kind:
         """Return what the values are; refuse operands that do not fit."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def values(self, rows: Rows) -> Value:
         """Return the values of the rows."""
-        raise NotImplementedError
 
 
 class _Truth(Node):

@@ -91,8 +91,9 @@ def register() -> None:
 
 def _refuse(**arguments: Any) -> None:
     del arguments
-    raise NotImplementedError(
-        "A FairnessGap is computed by penstock's Evaluator, and not by TFMA."
+    raise PipelineError(
+        "A FairnessGap is computed by penstock's Evaluator, and TFMA does not have it. "
+        "Run the eval_config with the Evaluator, or take the FairnessGap out."
     )
 
 

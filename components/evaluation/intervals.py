@@ -105,10 +105,6 @@ class Influence:
     values: Array
     factor: float
 
-    def minus(self, other: Influence) -> Influence:
-        """Return the influence on a difference of two metrics of the same slice."""
-        return dataclasses.replace(self, values=self.values - other.values)
-
     @property
     def variance(self) -> Array:
         """The variance of the metric."""
@@ -372,7 +368,7 @@ class Intervals:
 
     def _contributions(self, statistic: Statistic) -> Contributions:
         if statistic not in self._contributed:
-            (batch,) = self._the_sample.batches
+            batch = self._the_sample.batch
             self._contributed[statistic] = statistic.contributions(batch)
         return self._contributed[statistic]
 

@@ -29,13 +29,12 @@ from tfx_bsl.arrow import array_util
 from tfx_bsl.statistics import merge_util
 
 from penstock.components.base import LiveRows
+from penstock.components.columns import examples as columns
 from penstock.components.columns.examples import RowGroup, read_row_group
 from penstock.components.columns.forms import to_tfdv_form
 from penstock.components.validation.protos import write_binary
 from penstock.schemas.errors import DataError
 
-ROWS_PER_PORTION = 250_000
-MOST_PORTIONS = 64
 EXACT_DISTINCT_VALUES = 16_384
 """Up to so many distinct values of a feature are counted exactly."""
 
@@ -51,11 +50,7 @@ _ALL_EXAMPLES = (constants.DEFAULT_SLICE_KEY, -1)
 
 @dataclasses.dataclass(frozen=True)
 class Portion:
-    """Consecutive row groups of a split, accumulated in order by one worker.
-
-    Where portions begin depends on files and row groups only, never on the runner, so
-    that the statistics are the same to the last bit wherever they are computed.
-    """
+    """Consecutive row groups of a split, accumulated in order by one worker."""
 
     split: str
     number: int
@@ -73,28 +68,15 @@ def portions(
 ) -> list[Portion]:
     """Divide the row groups of a split into portions, at least one.
 
-    There are at most `MOST_PORTIONS`, so that the states that are merged at the end
-    take the same memory however many rows there are.
-
     Args:
         split: Name of the split.
         row_groups: Its row groups, in order.
         schema: Its columns, in natural form: they are described even without a row.
     """
-    total = sum(group.rows for group in row_groups)
-    size = max(ROWS_PER_PORTION, -(-total // MOST_PORTIONS))
-    found: list[Portion] = []
-    pending: list[RowGroup] = []
-    rows = 0
-    for group in row_groups:
-        pending.append(group)
-        rows += group.rows
-        if rows >= size:
-            found.append(Portion(split, len(found), tuple(pending), schema))
-            pending, rows = [], 0
-    if pending or not found:
-        found.append(Portion(split, len(found), tuple(pending), schema))
-    return found
+    return [
+        Portion(split, number, groups, schema)
+        for number, groups in enumerate(columns.portions(row_groups) or [()])
+    ]
 
 
 class StatisticsAnalysis:

@@ -16,8 +16,8 @@ import numpy as np
 
 from penstock.components.evaluation.batch import Array
 from penstock.components.evaluation.metrics.registry import (
+    Builder,
     GroupedForm,
-    Kind,
     Metric,
     Part,
     Request,
@@ -296,23 +296,14 @@ _ALIASES = {
 _DEFAULTS = {"MaxRecall": 1.0e-12}
 
 
-def _build(
-    request: Request,
-    formula: Callable[[Matrices], Array],
-    default: float | None,
-    *,
-    is_smooth: bool = True,
-    kind: Kind | None = None,
-) -> list[Metric] | None:
-    """Return the metric of a formula of matrices; one threshold gives one number."""
-    settled = request.with_class_settings()
-    if settled is None:
-        return None
-    part = matrices_part(settled, default)
-    one = isinstance(part.form, OfCounts) and len(part.form.thresholds) == 1
-    kind = kind or ("number" if one else "array")
-    value = functools.partial(_only, formula) if one else formula
-    return [Metric(settled.key, (part,), value, kind, is_smooth)]
+def _settled(builder: Builder) -> Builder:
+    """Apply the `top_k` and `class_id` of a metric's own config before it is built."""
+
+    def build(request: Request) -> list[Metric] | None:
+        settled = request.with_class_settings()
+        return None if settled is None else builder(settled)
+
+    return build
 
 
 def _only(formula: Callable[[Matrices], Array], matrices: Matrices) -> Array:
@@ -321,10 +312,14 @@ def _only(formula: Callable[[Matrices], Array], matrices: Matrices) -> Array:
 
 
 @metric(*_FORMULAS, *_ALIASES, takes_queries=True)
-def _rates(request: Request) -> list[Metric] | None:
+@_settled
+def _rates(request: Request) -> list[Metric]:
     name = request.class_name
     formula = _FORMULAS[_ALIASES.get(name, name)]
-    return _build(request, formula, _DEFAULTS.get(name, 0.5))
+    part = matrices_part(request, _DEFAULTS.get(name, 0.5))
+    if isinstance(part.form, OfCounts) and len(part.form.thresholds) == 1:
+        return [Metric(request.key, (part,), functools.partial(_only, formula))]
+    return [Metric(request.key, (part,), formula, "array")]
 
 
 def area(matrices: Matrices, *, curve: str, method: str) -> Array:
@@ -396,16 +391,14 @@ def _interpolated_area(m: Matrices) -> Array:
 
 
 @metric("AUC", "AUCPrecisionRecall", takes_queries=True)
-def _areas(request: Request) -> list[Metric] | None:
+@_settled
+def _areas(request: Request) -> list[Metric]:
     curve = "PR" if request.class_name == "AUCPrecisionRecall" else "ROC"
     curve = str(request.config.get("curve", curve)).upper()
     method = str(request.config.get("summation_method", "interpolation")).lower()
     formula = functools.partial(area, curve=curve, method=method)
-    settled = request.with_class_settings()
-    if settled is None:
-        return None
-    part = matrices_part(settled, None)
-    return [Metric(settled.key, (part,), formula, is_undefined=_has_one_class)]
+    part = matrices_part(request, None)
+    return [Metric(request.key, (part,), formula, is_undefined=_has_one_class)]
 
 
 def _has_one_class(m: Matrices) -> Array:
@@ -453,19 +446,17 @@ def highest(
 
 
 @metric(*_SOUGHT, takes_queries=True)
-def _constrained(request: Request) -> list[Metric] | None:
+@_settled
+def _constrained(request: Request) -> list[Metric]:
     sought, given = _SOUGHT[request.class_name]
     bound = request.config[given]
     one = not isinstance(bound, list | tuple)
     bounds = (float(bound),) if one else tuple(map(float, bound))
     formula = functools.partial(highest, sought=sought, given=given, bounds=bounds)
-    settled = request.with_class_settings()
-    if settled is None:
-        return None
     return [
         Metric(
-            settled.key,
-            (matrices_part(settled, None),),
+            request.key,
+            (matrices_part(request, None),),
             functools.partial(_only, formula) if one else formula,
             "number" if one else "array",
             is_smooth=False,
@@ -474,14 +465,12 @@ def _constrained(request: Request) -> list[Metric] | None:
 
 
 @metric("ConfusionMatrixAtThresholds", takes_queries=True)
-def _at_thresholds(request: Request) -> list[Metric] | None:
-    settled = request.with_class_settings()
-    if settled is None:
-        return None
+@_settled
+def _at_thresholds(request: Request) -> list[Metric]:
     return [
         Metric(
-            settled.key,
-            (matrices_part(settled, None),),
+            request.key,
+            (matrices_part(request, None),),
             as_tfma,
             "object",
             has_interval=False,

@@ -7,6 +7,7 @@ Names and definitions are TFMA's (`calibration`, `example_count`,
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import ClassVar
@@ -254,9 +255,9 @@ class CrossEntropies(RowSums):
             found = self.of_rows(pairs.labels, pairs.predictions)
         return weights, weights * found[:, None]
 
+    @abc.abstractmethod
     def of_rows(self, labels: Array, predictions: Array) -> Array:
         """Return the cross-entropy of every row, of shape (rows,)."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,7 +84,7 @@ def sampled(accumulator: Accumulator) -> dict[Any, set[int]]:
     """Return the rows that are kept of every slice."""
     sample = accumulator.sample()
     assert sample is not None
-    (batch,) = sample.batches
+    batch = sample.batch
     rows = batch.arrays["column", "", "row"]
     found = defaultdict(set)
     for row, number in zip(sample.rows, sample.slices, strict=True):

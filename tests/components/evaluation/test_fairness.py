@@ -200,16 +200,17 @@ def test_another_kind_is_refused() -> None:
     assert str(error.value) == (
         'Metric \'FairnessGap\' cannot be made from its config \'"metric": "recall", '
         '"feature": "case", "kind": "ration"\': its kind is \'ration\' and not one of '
-        "'difference', 'ratio'. Did you mean 'ratio'?. Mend the config."
+        "'difference', 'ratio'. Did you mean 'ratio'? Mend the config."
     )
 
 
 def test_tfma_does_not_compute_it() -> None:
     data = _data(np.random.default_rng(7), [5, 5], [0.5, 0.5])
-    with pytest.raises(NotImplementedError) as error:
+    with pytest.raises(PipelineError) as error:
         parity.theirs(parity.config("Recall", _gap()), data)
     assert str(error.value) == (
-        "A FairnessGap is computed by penstock's Evaluator, and not by TFMA."
+        "A FairnessGap is computed by penstock's Evaluator, and TFMA does not have it. "
+        "Run the eval_config with the Evaluator, or take the FairnessGap out."
     )
 
 

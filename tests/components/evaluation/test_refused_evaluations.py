@@ -438,9 +438,10 @@ def test_a_damaged_schema_is_refused(tmp_path: Path) -> None:
     [
         (
             {"nan_scores": "drops"},
-            "Evaluator.nan_scores is 'drops'. It is one of 'drop', 'refuse'. Did you "
-            "mean 'drop'?",
+            "Evaluator.nan_scores takes 'refuse' or 'drop', got 'drops' (str). Pass a "
+            "value of that kind.",
         ),
+        ({"seed": -1}, "Evaluator.seed is -1. Pass a whole number from 0."),
         (
             {"replicates": 20},
             "Evaluator.replicates is 20; intervals at 95 % take at least 100, and "

@@ -26,6 +26,7 @@ from tensorflow_data_validation.utils import variance_util
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from penstock.components.base import RunContext
+from penstock.components.columns import examples as columns
 from penstock.components.columns import tfrecord
 from penstock.components.columns.examples import RowGroup
 from penstock.components.validation import StatisticsGen, statistics
@@ -90,7 +91,7 @@ def test_statistics_of_real_trips_equal_tfdv_from_a_data_frame(
 def test_statistics_of_real_trips_in_small_portions_keep_counts_and_quantiles(
     taxi: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "ROWS_PER_PORTION", 1000)
+    monkeypatch.setattr(columns, "ROWS_PER_PORTION", 1000)
     ours = statistics_of(taxi, tmp_path, rows_per_group=500)
     assert_equal(ours, in_memory(taxi), quantiles=False)
     for name in ("fare", "trip_miles", "trip_seconds", "tips"):
@@ -389,7 +390,7 @@ def test_every_split_but_the_excluded_is_described(tmp_path: Path) -> None:
 def test_the_same_examples_give_the_same_bytes_on_any_runner_and_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "ROWS_PER_PORTION", 700)
+    monkeypatch.setattr(columns, "ROWS_PER_PORTION", 700)
     random = np.random.default_rng(3)
     table = pa.table(
         {
@@ -432,7 +433,7 @@ def test_portions_depend_on_row_groups_only_and_are_bounded_in_number() -> None:
     groups = [RowGroup("f", 0, index, 50_000) for index in range(1_000)]
     schema = pa.schema({"n": pa.int64()})
     many = statistics.portions("train", groups, schema)
-    assert 60 <= len(many) <= statistics.MOST_PORTIONS
+    assert 60 <= len(many) <= columns.MOST_PORTIONS
     assert [group for portion in many for group in portion.row_groups] == groups
     few = statistics.portions("train", groups[:12], schema)
     assert [portion.rows for portion in few] == [250_000, 250_000, 100_000]
