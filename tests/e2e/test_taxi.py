@@ -18,7 +18,7 @@ import pytest
 from penstock import RunState, State, Store, run
 from penstock.pipelines import lineage
 from penstock.pipelines.taxi import TRIPS_SCHEMA, taxi
-from penstock.schemas.artifacts import Answer, ModelEvaluation
+from penstock.schemas.artifacts import Answer, Examples, Model, ModelEvaluation
 from penstock.schemas.digests import file_digest
 
 pytestmark = pytest.mark.long
@@ -242,3 +242,133 @@ def test_the_lineage_of_the_version_reaches_the_real_csv(
     )
     assert done.returncode == 0, done.stderr
     assert file_digest(taxi_csv) in done.stdout
+
+
+def test_metrics_of_the_real_trips_equal_tfmas(
+    real: tuple[Path, dict[str, Any]], demo: tuple[Path, str], tmp_path: Path
+) -> None:
+    """All rows, weighted and not, sliced and overall, and two models in one pass."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import tensorflow as tf
+    from tensorflow_model_analysis.api import model_eval_lib
+
+    from penstock.components.base import RunContext
+    from penstock.components.columns import tf_example
+    from penstock.components.columns.examples import read_batches
+    from penstock.components.evaluation import (
+        EvalConfig,
+        Evaluator,
+        ExampleWeightOptions,
+        MetricConfig,
+        MetricsSpec,
+        ModelSpec,
+        SlicingSpec,
+    )
+    from penstock.components.evaluation.results import read
+
+    (examples,) = store_of(real[0] / "root").artifacts(Examples)
+    (candidate,) = store_of(real[0] / "root").artifacts(Model)
+    baseline = min(store_of(demo[0]).artifacts(Model), key=lambda each: each.id or 0)
+    # TFMA takes no label that the model computes from the row, and no missing weight.
+    file = tmp_path / "examples" / "Split-all" / "data_tfrecord-00000-of-00001.gz"
+    file.parent.mkdir(parents=True)
+    rows = 0
+    with tf.io.TFRecordWriter(str(file), tf.io.TFRecordOptions("GZIP")) as writer:
+        for split in ("train", "eval"):
+            for batch in read_batches(examples, split):
+                fare, tips, miles = (
+                    pc.fill_null(batch.column(batch.schema.names.index(name)), 0.0)
+                    for name in ("fare", "tips", "trip_miles")
+                )
+                names = [*batch.schema.names, "generous", "weight"]
+                generous = pc.greater(tips, pc.multiply(fare, 0.2)).cast(pa.int64())
+                weight = pa.array(1 + np.asarray(miles.to_numpy(), np.float32))
+                columns = [*batch.columns, generous, weight]
+                rows += batch.num_rows
+                for record in tf_example.encode(
+                    pa.RecordBatch.from_arrays(columns, names=names)
+                ):
+                    writer.write(record)
+    assert rows == 15_002
+
+    of_candidate = (
+        *("AUC", "AUCPrecisionRecall", "BinaryAccuracy", "BinaryCrossEntropy"),
+        *("Precision", "Recall", "F1Score", "FalsePositiveRate", "NPV"),
+        *("Calibration", "MeanLabel", "MeanPrediction", "MeanAbsoluteError"),
+        *("MeanSquaredError", "SquaredPearsonCorrelation", "WeightedExampleCount"),
+        *("MaxRecall", "MatthewsCorrelationCoefficient"),
+    )
+    specs = [
+        ModelSpec(
+            name=name,
+            signature_name="serving_default",
+            label_key="generous",
+            is_baseline=name == "baseline",
+            model_type="tf_generic",
+        )
+        for name in ("candidate", "baseline")
+    ]
+    config = EvalConfig(
+        model_specs=specs,
+        slicing_specs=[
+            SlicingSpec(),
+            SlicingSpec(feature_keys=["payment_type"]),
+            SlicingSpec(feature_keys=["company"]),
+            SlicingSpec(feature_keys=["trip_start_hour", "trip_start_day"]),
+        ],
+        metrics_specs=[
+            MetricsSpec(
+                metrics=[
+                    MetricConfig(class_name=name)
+                    for name in (*of_candidate, "ExampleCount")
+                ],
+                example_weights=ExampleWeightOptions(unweighted=True, weighted=True),
+            )
+        ],
+    )
+    for spec in config.model_specs:
+        spec.example_weight_key = "weight"
+    model_eval_lib.run_model_analysis(
+        eval_config=config,
+        eval_shared_model=[
+            model_eval_lib.default_eval_shared_model(
+                str(model.serving_dir),
+                model_name=name,
+                eval_config=config,
+                is_baseline=name == "baseline",
+                tags=["serve"],
+            )
+            for name, model in (("candidate", candidate), ("baseline", baseline))
+        ],
+        data_location=str(file),
+        output_path=str(tmp_path / "theirs"),
+    )
+    live = Evaluator(
+        examples=Examples(
+            tmp_path / "examples",
+            properties={"payload_format": "FORMAT_TF_EXAMPLE", "split_names": ["all"]},
+        ),
+        example_splits=("all",),
+        model=candidate,
+        baseline=baseline,
+        eval_config=config,
+    ).with_outputs(tmp_path / "out")
+    live.run(RunContext.local(tmp_path / "temporary"))
+
+    mine, theirs = (
+        {each.slice: each.metrics for each in read(folder)}
+        for folder in (live.evaluation.path, tmp_path / "theirs")
+    )
+    assert mine.keys() == theirs.keys()
+    assert len(mine) > 100
+    compared = 0
+    for key, metrics in theirs.items():
+        assert mine[key].keys() == metrics.keys()
+        for name, found in metrics.items():
+            assert mine[key][name].value == pytest.approx(
+                found.value, rel=1e-6, nan_ok=True
+            ), (key, name)
+            compared += 1
+    assert compared > 8_000
