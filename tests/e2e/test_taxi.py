@@ -272,7 +272,9 @@ def test_metrics_of_the_real_trips_equal_tfmas(
 
     (examples,) = store_of(real[0] / "root").artifacts(Examples)
     (candidate,) = store_of(real[0] / "root").artifacts(Model)
-    baseline = min(store_of(demo[0]).artifacts(Model), key=lambda each: each.id or 0)
+    baseline = store_of(demo[0]).artifacts(Model)[0]
+    assert isinstance(examples, Examples)
+    assert isinstance(candidate, Model) and isinstance(baseline, Model)
     # TFMA takes no label that the model computes from the row, and no missing weight.
     file = tmp_path / "examples" / "Split-all" / "data_tfrecord-00000-of-00001.gz"
     file.parent.mkdir(parents=True)
