@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,12 +60,12 @@ def counted(folder: Path) -> Pipeline:
     return Pipeline("p", [make, good, bad, Join(first=good.model, second=bad.model)])
 
 
-def go(folder: Path, pipeline: Pipeline | None = None, **options: object) -> RunResult:
+def go(folder: Path, pipeline: Pipeline | None = None, **options: Any) -> RunResult:
     return run(
         pipeline or counted(folder),
         folder,
         runner=LocalRunner(),
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 
@@ -165,7 +166,7 @@ def test_a_forced_component_is_run_again(tmp_path: Path) -> None:
     assert states(result) == {"Make": "complete", "Fit": "cached"}
 
 
-def refusal(kind: type[Exception], folder: Path, **options: object) -> str:
+def refusal(kind: type[Exception], folder: Path, **options: Any) -> str:
     with pytest.raises(kind) as raised:
         go(folder, **options)
     return str(raised.value)
