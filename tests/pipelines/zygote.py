@@ -69,7 +69,9 @@ def plan(target: str, **options: Any) -> dict[str, Any]:
     store = Store(f"sqlite:///{root / 'metadata.sqlite'}", create=False)
     planned = plan_pipeline(_made(target), root, store, **options)
     return {
-        "forecasts": {each.component: each.forecast.value for each in planned.components},
+        "forecasts": {
+            each.component: each.forecast.value for each in planned.components
+        },
         "reasons": {each.component: each.reasons for each in planned.components},
         "remarks": planned.remarks,
     }

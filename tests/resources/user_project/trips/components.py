@@ -80,7 +80,7 @@ class Fit(Rows):
     module_file: Path = field(counts=False)
     model: Model = output()
 
-    def code_files(self) -> tuple[tuple[Path, str], ...]:
+    def called_code(self) -> tuple[tuple[Path, str], ...]:
         return ((self.module_file, "run_fn"),)
 
     def run(self, context: RunContext) -> None:
