@@ -5,7 +5,6 @@ would run is then the old code, and a fingerprint made of the file would lie abo
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
