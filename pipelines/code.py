@@ -137,6 +137,7 @@ class Reader:
     def __init__(self) -> None:
         self._files: dict[tuple[Path, str], tuple[Module, SourceFile]] = {}
         self._found: dict[tuple[Any, ...], Code] = {}
+        self._modules: dict[tuple[Any, ...], _Modules] = {}
 
     def code_of(self, component: Component) -> Code:
         """Return the code that a component reaches from its class and parameters.
@@ -154,7 +155,8 @@ class Reader:
             places = _Places()
             roots = [places.home(each) for each in owners]
             roots += [(places.add(place), name) for place, name in called]
-            self._found[key] = _Walk(places, self).reach(roots)
+            modules = self._modules.setdefault(places.key, _Modules(places, self))
+            self._found[key] = _Walk(modules, self.loaded).reach(roots)
         return self._found[key]
 
     def module(
@@ -246,6 +248,15 @@ class _Places:
         self._folders: list[str] = []
         self._files: dict[str, tuple[Path, bool] | None] = {}
         self._tops: dict[str, list[str] | Path | None] = {}
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What is known of special places: the same, the same modules are found."""
+        return (
+            frozenset(self._always),
+            frozenset(self._given.items()),
+            tuple(self._folders),
+        )
 
     def home(self, owner: type | types.FunctionType) -> tuple[str, str]:
         """Return the module and the module-level name of a class or function."""
@@ -387,64 +398,25 @@ class _Target:
     is_defined: bool = True
 
 
-class _Walk:
-    """Follows names from definition to definition."""
+class _Modules:
+    """Knows what names stand for in modules, and what code may do beside returning.
+
+    Args:
+        places: Where modules are.
+        reader: What reads them.
+    """
 
     def __init__(self, places: _Places, reader: Reader) -> None:
         self._places = places
         self._reader = reader
         self._parsed: dict[str, tuple[Module, SourceFile] | None] = {}
-        self._imported: set[str] = set()
-        self._symbols: dict[tuple[str, str], str] = {}
-        self._left: list[tuple[str, str]] = []
-        self._new: list[str] = []
-        self._remarks: dict[str, None] = {}
-        self._resolved: dict[tuple[str, Reference], tuple[_Target, ...]] = {}
-        self._resolving: set[tuple[str, Reference]] = set()
+        self._found: dict[tuple[str, Reference], tuple[_Target, ...]] = {}
+        self._finding: set[tuple[str, Reference]] = set()
         self._acting: dict[_Target, bool] = {}
+        self._by_import: dict[str, tuple[str, ...]] = {}
+        self._imports: dict[str, tuple[str, ...]] = {}
 
-    def reach(self, roots: Iterable[tuple[str, str]]) -> Code:
-        for module, name in roots:
-            self._begin(module, name)
-        while True:
-            if self._left:
-                self._follow(*self._left.pop())
-            elif self._new:
-                self._count_effects(self._new.pop())
-            elif not self._import_meddlers():
-                break
-        symbols = {
-            f"{module}.{name}": digest
-            for (module, name), digest in sorted(self._symbols.items())
-        }
-        lines = "".join(f"{digest} {name}\n" for name, digest in symbols.items())
-        files = {
-            name: found[1]
-            for name, found in sorted(self._parsed.items())
-            if found is not None and name in self._imported
-        }
-        return Code(
-            "sha256:" + hashlib.sha256(lines.encode()).hexdigest(),
-            symbols,
-            files,
-            tuple(self._remarks),
-        )
-
-    def _begin(self, module: str, name: str) -> None:
-        self._import(module)
-        targets = self._targets(module, (name,))
-        for target in targets:
-            self._count(target.module, target.name)
-        if not targets and self._module(module) is not None:
-            self._remarks[
-                f"'{module}.{name}' is defined by no statement of its module: all of "
-                f"'{self._file(module).path.name}' counts."
-            ] = None
-            self._count(module, WHOLE)
-
-    # Modules ---------------------------------------------------------------------
-
-    def _module(self, name: str) -> Module | None:
+    def get(self, name: str) -> Module | None:
         """Return a module taken apart; None if it is not followed."""
         if name not in self._parsed:
             found = self._places.file(name)
@@ -452,150 +424,126 @@ class _Walk:
         parsed = self._parsed[name]
         return parsed and parsed[0]
 
-    def _is_module(self, name: str) -> bool:
-        return self._places.exists(name)
+    def file(self, name: str) -> SourceFile | None:
+        """Return the file of a module; None if it is not followed."""
+        parsed = self._parsed.get(name)
+        return parsed and parsed[1]
 
-    def _file(self, name: str) -> SourceFile:
-        parsed = self._parsed[name]
-        assert parsed is not None
-        return parsed[1]
+    def has(self, name: str, path: Path) -> bool:
+        """Return whether a module is followed and is that file."""
+        return self._places.has(name, path)
 
-    def _import(self, name: str) -> None:
-        """Count what is done when a module is imported, and it alone."""
-        if name in self._imported or not name:
-            return
-        self._imported.add(name)
-        self._import(name.rpartition(".")[0])
-        module = self._module(name)
-        if module is None:
-            return
-        if module.has_loose:
-            self._count(name, LOOSE)
-        self._new.append(name)
-        self._import_all(module.imports)
-
-    def _import_all(self, imports: Imports) -> None:
-        for each in imports.modules:
-            self._import(each)
-        for target in itertools.chain.from_iterable(imports.names.values()):
-            # `from package import module`
-            if target.name and self._is_module(f"{target.module}.{target.name}"):
-                self._import(f"{target.module}.{target.name}")
-
-    # Names -----------------------------------------------------------------------
-
-    def _count(self, module: str, name: str) -> None:
-        key = module, name
-        if key not in self._symbols:
-            self._import(module)
-            self._symbols[key] = self._block(module, name).digest
-            self._left.append(key)
-
-    def _block(self, module: str, name: str) -> Block:
-        found = self._module(module)
+    def block(self, module: str, name: str) -> Block:
+        """Return what counts together under a name of a module that is followed."""
+        found = self.get(module)
         assert found is not None
         return found.block(name)
 
-    def _follow(self, module: str, name: str) -> None:
-        block = self._block(module, name)
-        if not _is_ours(module):
-            self._remark(module, name, block)
-        self._import_all(block.imports)
-        for star in block.imports.stars:
-            self._count_all(self._in_module(star, ()))
-        if name == WHOLE:
-            found = self._module(module)
-            for handed_on in found.imports.names if found else ():
-                self._count_all(self._targets(module, (handed_on,)))
-        for reference in block.references:
-            for target in block.imports.names.get(reference[0], ()):
-                self._count_all(self._of_import(target, reference[1:]))
-            self._count_all(self._targets(module, reference), but=module)
+    def handed_on(self, module: str) -> frozenset[Reference]:
+        """Return the names that others may take from a module that imports them."""
+        found = self.get(module)
+        return (
+            frozenset((each,) for each in found.imports.names) if found else frozenset()
+        )
 
-    def _count_all(self, targets: Iterable[_Target], but: str = "") -> None:
-        """Count targets, without those that a module only hands on to itself."""
-        for each in targets:
-            if each.is_defined or each.module != but:
-                self._count(each.module, each.name)
+    def imports_of(self, module: str) -> tuple[str, ...]:
+        """Return the names of the modules that one imports, and maybe of more."""
+        if module not in self._imports:
+            found = self.get(module)
+            self._imports[module] = (
+                tuple(self.imported_by(found.imports)) if found else ()
+            )
+        return self._imports[module]
 
-    def _remark(self, module: str, name: str, block: Block) -> None:
-        # What penstock itself looks up by name is in the user's code or a library.
-        file = self._file(module).path.name
-        if block.is_dynamic and name != WHOLE:
-            self._remarks[
-                f"'{module}.{name}' looks names up at run time, which cannot be "
-                f"followed: all of '{file}' counts, and nothing that it finds in this "
-                "way."
-            ] = None
-            self._count(module, WHOLE)
+    def imported_by(self, imports: Imports) -> Iterator[str]:
+        """Yield the names of the modules that are imported, and maybe of more."""
+        yield from imports.modules
+        for target in itertools.chain.from_iterable(imports.names.values()):
+            # `from package import module`
+            name = f"{target.module}.{target.name}"
+            if target.name and self._places.exists(name):
+                yield name
 
-    def _targets(self, module: str, reference: Reference) -> tuple[_Target, ...]:
+    # What names stand for --------------------------------------------------------
+
+    def targets(self, module: str, reference: Reference) -> tuple[_Target, ...]:
         """Return all that a name with attributes may stand for in a module."""
         key = module, reference
-        if key in self._resolved:
-            return self._resolved[key]
-        if key in self._resolving:  # modules that import one another
+        if key in self._found:
+            return self._found[key]
+        if key in self._finding:  # modules that import one another
             return ()
-        self._resolving.add(key)
+        self._finding.add(key)
         found = tuple(dict.fromkeys(self._find(module, reference)))
-        self._resolving.discard(key)
-        if not self._resolving:
-            self._resolved[key] = found
+        self._finding.discard(key)
+        if not self._finding:
+            self._found[key] = found
         return found
 
     def _find(self, module: str, reference: Reference) -> Iterator[_Target]:
         name, rest = reference[0], reference[1:]
-        found = self._module(module)
+        found = self.get(module)
         if found is None:
             return
         if name in found.names:
             yield _Target(module, name, rest)
         for each in found.imports.names.get(name, ()):
             yield _Target(module, name, rest, is_defined=False)
-            yield from self._of_import(each, rest)
+            yield from self.of_import(each, rest)
         for star in found.imports.stars:
-            handed_on = self._targets(star, reference)
+            handed_on = self.targets(star, reference)
             if handed_on:
                 yield _Target(module, name, rest, is_defined=False)
             yield from handed_on
         if not found.has(name):
-            if found.is_package and self._is_module(f"{module}.{name}"):
-                yield from self._in_module(f"{module}.{name}", rest)
+            if found.is_package and self._places.exists(f"{module}.{name}"):
+                yield from self.in_module(f"{module}.{name}", rest)
             if "__getattr__" in found.names and not hasattr(builtins, name):
                 yield _Target(module, WHOLE)
 
-    def _of_import(self, target: Import, rest: Reference) -> tuple[_Target, ...]:
+    def of_import(self, target: Import, rest: Reference) -> tuple[_Target, ...]:
         if not target.name:
-            return self._in_module(target.module, rest)
-        found = self._targets(target.module, (target.name, *rest))
-        return found or self._in_module(f"{target.module}.{target.name}", rest)
+            return self.in_module(target.module, rest)
+        found = self.targets(target.module, (target.name, *rest))
+        return found or self.in_module(f"{target.module}.{target.name}", rest)
 
-    def _in_module(self, module: str, rest: Reference) -> tuple[_Target, ...]:
+    def in_module(self, module: str, rest: Reference) -> tuple[_Target, ...]:
         """Return what attributes of a module stand for."""
         if not rest:
-            return (_Target(module, WHOLE),) if self._module(module) else ()
-        found = self._targets(module, rest)
-        if not found and self._is_module(f"{module}.{rest[0]}"):
-            return self._in_module(f"{module}.{rest[0]}", rest[1:])
+            return (_Target(module, WHOLE),) if self.get(module) else ()
+        found = self.targets(module, rest)
+        if not found and self._places.exists(f"{module}.{rest[0]}"):
+            return self.in_module(f"{module}.{rest[0]}", rest[1:])
         return found
 
-    # Effects ---------------------------------------------------------------------
+    def defined(self, module: str, reference: Reference) -> list[_Target]:
+        """Return what a name stands for, without what only hands it on."""
+        if not reference:
+            return []
+        return [each for each in self.targets(module, reference) if each.is_defined]
 
-    def _count_effects(self, name: str) -> None:
-        """Count the definitions that do more, when a module is imported, than define."""
-        module = self._module(name)
-        assert module is not None
-        for each, effects in module.effects.items():
-            if self._acts(name, effects):
-                self._count(name, each)
+    # What code may do ------------------------------------------------------------
+
+    def acting(self, name: str) -> tuple[str, ...]:
+        """Return the parts of a module that do more, at import, than bind names."""
+        if name not in self._by_import:
+            module = self.get(name)
+            assert module is not None
+            self._by_import[name] = (
+                *([LOOSE] if module.has_loose else []),
+                *(
+                    each
+                    for each, effects in module.effects.items()
+                    if self._acts(name, effects)
+                ),
+            )
+        return self._by_import[name]
 
     def _acts(self, module: str, effects: Effects) -> bool:
         """Return whether statements may do something beside binding their names."""
         return (
             effects.is_sure
-            or any(
-                self._module(each) and not _is_ours(each) for each in effects.modules
-            )
+            or any(self.get(each) and not _is_ours(each) for each in effects.modules)
             or any(self._decorator_acts(module, each) for each in effects.decorators)
             or any(self._keeps_subclasses(module, each) for each in effects.bases)
             or any(self._bare_call_acts(module, each) for each in effects.bare)
@@ -606,14 +554,14 @@ class _Walk:
         )
 
     def _decorator_acts(self, module: str, decorator: Reference) -> bool:
-        targets = self._defined(module, decorator)
+        targets = self.defined(module, decorator)
         if any(_is_ours(each.module) for each in targets) or not targets:
             return not is_harmless(decorator)
         return any(map(self._target_acts, targets))
 
     def _keeps_subclasses(self, module: str, base: Reference) -> bool:
-        for target in self._defined(module, base):
-            found = self._module(target.module)
+        for target in self.defined(module, base):
+            found = self.get(target.module)
             if found is None or _is_ours(target.module) or target.name == WHOLE:
                 continue
             if found.keeps_subclasses(target.name):
@@ -625,14 +573,14 @@ class _Walk:
 
     def _bare_call_acts(self, module: str, called: Reference) -> bool:
         # What gives nothing back does something: a library, or a method of an object.
-        targets = self._defined(module, called)
+        targets = self.defined(module, called)
         return not targets or any(
             not _is_ours(each.module) and (each.rest or self._target_acts(each))
             for each in targets
         )
 
     def _call_acts(self, module: str, call: Call, is_changed: bool) -> bool:
-        targets = self._defined(module, call.called)
+        targets = self.defined(module, call.called)
         if any(map(self._target_acts, targets)):
             return True
         users = [each for each in targets if not _is_ours(each.module)]
@@ -643,7 +591,7 @@ class _Walk:
         return any(
             not each.rest and self._target_acts(each)
             for passed in call.passed
-            for each in self._defined(module, passed)
+            for each in self.defined(module, passed)
             if self._is_function(each)
         )
 
@@ -657,7 +605,7 @@ class _Walk:
         return self._acting[target]
 
     def _finds_acting(self, target: _Target) -> bool:
-        module = self._module(target.module)
+        module = self.get(target.module)
         if module is None or target.name == WHOLE:
             return True
         effects = module.effects_of_call(target.name, *target.rest[:1])
@@ -667,23 +615,135 @@ class _Walk:
         inherited = [
             _Target(base.module, base.name, target.rest)
             for each in own.bases
-            for base in self._defined(target.module, each)
+            for base in self.defined(target.module, each)
         ]
         return (
             not target.rest
             or module.may_be_another(target.name)
             or any(map(self._target_acts, inherited))
-            or any(self._defined(target.module, each.called) for each in own.calls)
+            or any(self.defined(target.module, each.called) for each in own.calls)
         )
 
     def _is_function(self, target: _Target) -> bool:
-        module = self._module(target.module)
+        module = self.get(target.module)
         return module is not None and module.is_function(target.name)
 
-    def _defined(self, module: str, reference: Reference) -> list[_Target]:
-        if not reference:
-            return []
-        return [each for each in self._targets(module, reference) if each.is_defined]
+
+class _Walk:
+    """Follows names from definition to definition.
+
+    Args:
+        modules: What names stand for.
+        loaded: The modules of the user that this process has imported.
+    """
+
+    def __init__(
+        self, modules: _Modules, loaded: Iterable[tuple[str, Path, bytes]]
+    ) -> None:
+        self._modules = modules
+        self._loaded = loaded
+        self._imported: set[str] = set()
+        self._symbols: dict[tuple[str, str], str] = {}
+        self._left: list[tuple[str, str]] = []
+        self._remarks: dict[str, None] = {}
+
+    def reach(self, roots: Iterable[tuple[str, str]]) -> Code:
+        for module, name in roots:
+            self._begin(module, name)
+        while self._left or self._import_meddlers():
+            while self._left:
+                self._follow(*self._left.pop())
+        symbols = {
+            f"{module}.{name}": digest
+            for (module, name), digest in sorted(self._symbols.items())
+        }
+        lines = "".join(f"{digest} {name}\n" for name, digest in symbols.items())
+        files = {
+            name: file
+            for name in sorted(self._imported)
+            if (file := self._modules.file(name)) is not None
+        }
+        return Code(
+            "sha256:" + hashlib.sha256(lines.encode()).hexdigest(),
+            symbols,
+            files,
+            tuple(self._remarks),
+        )
+
+    def _begin(self, module: str, name: str) -> None:
+        self._import(module)
+        targets = self._modules.targets(module, (name,))
+        self._count_all(targets)
+        file = self._modules.file(module)
+        if not targets and file is not None:
+            self._say(
+                f"'{module}.{name}' is defined by no statement of its module: all of "
+                f"'{file.path.name}' counts."
+            )
+            self._count(module, WHOLE)
+
+    def _import(self, name: str) -> None:
+        """Count what is done when a module is imported, and it alone."""
+        if name in self._imported or not name:
+            return
+        self._imported.add(name)
+        self._import(name.rpartition(".")[0])
+        module = self._modules.get(name)
+        if module is None:
+            return
+        for each in self._modules.imports_of(name):
+            self._import(each)
+        for each in self._modules.acting(name):
+            self._count(name, each)
+
+    def _count(self, module: str, name: str) -> None:
+        if (module, name) not in self._symbols:
+            self._import(module)
+            self._symbols[module, name] = self._modules.block(module, name).digest
+            self._left.append((module, name))
+
+    def _count_all(self, targets: Iterable[_Target], but: str = "") -> None:
+        """Count targets, without those that a module only hands on to itself."""
+        for each in targets:
+            if each.is_defined or each.module != but:
+                self._count(each.module, each.name)
+
+    def _follow(self, module: str, name: str) -> None:
+        block = self._modules.block(module, name)
+        # What penstock itself looks up by name is in the user's code or a library.
+        if not _is_ours(module):
+            self._remark(module, name, block)
+        for each in self._modules.imported_by(block.imports):
+            self._import(each)
+        for star in block.imports.stars:
+            self._count_all(self._modules.in_module(star, ()))
+        references = block.references
+        if name == WHOLE:
+            references |= self._modules.handed_on(module)
+        for reference in references:
+            for target in block.imports.names.get(reference[0], ()):
+                self._count_all(self._modules.of_import(target, reference[1:]))
+            self._count_all(self._modules.targets(module, reference), but=module)
+
+    def _remark(self, module: str, name: str, block: Block) -> None:
+        file = self._modules.file(module)
+        assert file is not None
+        if block.is_dynamic and name != WHOLE:
+            self._say(
+                f"'{module}.{name}' looks names up at run time, which cannot be "
+                f"followed: all of '{file.path.name}' counts, and nothing that it "
+                "finds in this way."
+            )
+            self._count(module, WHOLE)
+        if block.reads_beside and name not in (LOOSE, WHOLE):
+            self._say(
+                f"'{module}.{name}' may read files that lie beside "
+                f"'{file.path.name}'. Their contents do not count, unless a "
+                "component names them in external_inputs."
+            )
+
+    def _say(self, remark: str) -> None:
+        self._remarks[remark] = None
 
     def _import_meddlers(self) -> bool:
         """Count loaded modules that do something to what is reached, if there are any.
@@ -694,10 +754,10 @@ class _Walk:
         words = {each.rpartition(".")[2].encode() for each in reached}
         found = [
             name
-            for name, path, source in self._reader.loaded
+            for name, path, source in self._loaded
             if name not in self._imported
             and any(word in source for word in words)
-            and self._places.has(name, path)
+            and self._modules.has(name, path)
             and self._meddles(name, reached)
         ]
         for each in found:
@@ -705,16 +765,11 @@ class _Walk:
         return bool(found)
 
     def _meddles(self, name: str, reached: Collection[str]) -> bool:
-        module = self._module(name)
-        assert module is not None
-        acting = [
-            each for each, does in module.effects.items() if self._acts(name, does)
-        ]
         return any(
             target.module in reached
-            for each in (*acting, *([LOOSE] if module.has_loose else []))
-            for reference in module.block(each).references
-            for target in self._targets(name, reference)
+            for each in self._modules.acting(name)
+            for reference in self._modules.block(name, each).references
+            for target in self._modules.targets(name, reference)
         )
 
 

@@ -68,6 +68,9 @@ def resolve(
         elif value is not None:
             facts[each.name] = _fact(value, ended, component, each)
     live = component.bound(facts, {})
+    ahead = [ended[each.name] for each in waited_for(live) if each.name in ended]
+    if any(each.state not in DONE for each in ahead):
+        return live  # it is skipped, whatever there is to find
     # Resolvers see the facts: the candidate, for the baseline it is compared with.
     for each, value in later:
         found = value.source.resolve(store, pipeline, live)

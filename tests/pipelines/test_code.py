@@ -64,7 +64,11 @@ def said(folder: Path, files: Mapping[str, str]) -> tuple[Code, object]:
     """Return the code that the component of a project reaches, and what it says."""
     write(folder, files)
     with loaded(folder) as steps:
-        first = importlib.import_module("project.first") if "project/first" in files else None
+        first = (
+            importlib.import_module("project.first")
+            if "project/first" in files
+            else None
+        )
         component = first.make() if first else steps.Say()
         try:
             answer: object = component.say()
@@ -100,7 +104,11 @@ class Case:
     def version(self, text: str) -> dict[str, str]:
         component = textwrap.dedent(COMPONENT).format(expression=self.expression)
         head = textwrap.dedent(self.head)
-        files = {"project/__init__": "", "project/steps": head + component, **self.files}
+        files = {
+            "project/__init__": "",
+            "project/steps": head + component,
+            **self.files,
+        }
         return {
             name: textwrap.dedent(each).replace("%", text)
             for name, each in files.items()

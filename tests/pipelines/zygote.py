@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,8 +113,10 @@ def _script(path: Path) -> dict[str, Any]:
 
 
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    from penstock.pipelines import loaded
     from penstock.schemas.errors import PenstockError
 
+    vars(loaded)["_STARTED"] = time.time()  # this process begins now
     os.chdir(request["folder"])
     sys.path.insert(0, request["folder"])
     try:
@@ -129,14 +132,14 @@ def main() -> None:
     """Import, then fork once per request."""
     import penstock.pipelines.plan
     import penstock.pipelines.run
-    import penstock.pipelines.runners
-    from penstock.components import ImportSchemaGen, Trainer
+    from penstock.components.training import Trainer
+    from penstock.components.validation import ImportSchemaGen
     from penstock.pipelines.code import Reader
 
     importlib.import_module("ml_metadata.metadata_store.metadata_store")
     # penstock's own files are taken apart once.
     Reader().code_of(ImportSchemaGen(schema_file=Path("schema.pbtxt")))
-    assert Trainer
+    del Trainer
     sys.path[:] = [each for each in sys.path if each not in ("", str(CHECKOUT))]
     sys.path.append(str(CHECKOUT))
     for line in sys.stdin:
