@@ -20,6 +20,7 @@ import enum
 import hashlib
 import importlib.machinery
 import importlib.util
+import inspect
 import itertools
 import json
 import os
@@ -27,12 +28,16 @@ import sys
 import sysconfig
 import threading
 import types
+import uuid
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from penstock.components.base import Component
+from penstock.components.base import Component, frozen
+from penstock.pipelines.encoding import text_of
+from penstock.pipelines.session import session_text
 from penstock.pipelines.syntax import (
     LOOSE,
     WHOLE,
@@ -135,7 +140,7 @@ class Reader:
     """Reads code, and each file and each class once."""
 
     def __init__(self) -> None:
-        self._files: dict[tuple[Path, str], tuple[Module, SourceFile]] = {}
+        self._files: dict[tuple[Any, ...], tuple[Module, SourceFile]] = {}
         self._found: dict[tuple[Any, ...], Code] = {}
         self._modules: dict[tuple[Any, ...], _Modules] = {}
 
@@ -153,19 +158,21 @@ class Reader:
         key = (owners, called)
         if key not in self._found:
             places = _Places()
-            roots = [places.home(each) for each in owners]
+            roots = [home for each in owners for home in places.homes(each)]
             roots += [(places.add(place), name) for place, name in called]
             modules = self._modules.setdefault(places.key, _Modules(places, self))
-            self._found[key] = _Walk(modules, self.loaded).reach(roots)
+            walk = _Walk(modules, self.loaded)
+            self._found[key] = walk.reach(roots, places)
         return self._found[key]
 
     def module(
-        self, path: Path, name: str, is_package: bool
+        self, path: Path, is_package: bool, name: str, text: str | None
     ) -> tuple[Module, SourceFile]:
-        """Return a module taken apart, and its file."""
-        if (path, name) not in self._files:
+        """Return a module taken apart, and its file; its text may be known already."""
+        key = path, name, text
+        if key not in self._files:
             try:
-                source = path.read_bytes()
+                source = path.read_bytes() if text is None else text.encode()
                 module = _taken_apart(source, name, is_package)
             except (OSError, SyntaxError, ValueError) as error:
                 raise PipelineError(
@@ -173,29 +180,39 @@ class Reader:
                     f"Python: {error}. Mend it and run again."
                 ) from error
             digest = hashlib.sha256(source).hexdigest()
-            self._files[path, name] = (
-                module,
-                SourceFile(path, source, digest, is_package),
-            )
-        return self._files[path, name]
+            self._files[key] = module, SourceFile(path, source, digest, is_package)
+        return self._files[key]
 
     @cached_property
     def loaded(self) -> list[tuple[str, Path, bytes]]:
         """The modules of the user that this process has imported: name, file, bytes."""
         found = []
-        for name, module in list(sys.modules.items()):
-            path = getattr(module, "__file__", None)
-            if not isinstance(path, str) or not path.endswith(".py"):
-                continue
-            name = _real_name(name, module)
-            if not _is_ours(name) and not _is_installed(path) and os.path.exists(path):
-                found.append((name, Path(path), Path(path).read_bytes()))
+        for module in _users_modules():
+            path = Path(str(sys.modules[module].__file__))
+            name = _real_name(module, sys.modules[module])
+            found.append((name, path, path.read_bytes()))
         return found
+
+
+def _users_modules() -> Iterator[str]:
+    """Yield the names of the user's modules that are loaded from files."""
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if (
+            isinstance(path, str)
+            and path.endswith(".py")
+            and not _is_ours(_real_name(name, module))
+            and not _is_installed(path)
+            and os.path.exists(path)
+        ):
+            yield name
 
 
 @lru_cache(maxsize=4096)
 def _taken_apart(source: bytes, name: str, is_package: bool) -> Module:
-    return Module(source, name, is_package)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said when the module was compiled
+        return Module(source, name, is_package)
 
 
 def _real_name(name: str, module: Any) -> str:
@@ -211,6 +228,20 @@ def _bases(owner: type) -> Iterator[type]:
         path = getattr(sys.modules.get(each.__module__), "__file__", None) or ""
         if not _is_ours(each.__module__) and path and not _is_installed(path):
             yield each
+
+
+def _enclosed(owner: type) -> Iterator[tuple[str, Any]]:
+    """Yield what the methods of a class take from the function that made it."""
+    for each in vars(owner).values():
+        function = getattr(each, "fget", None) or getattr(each, "__func__", each)
+        function = inspect.unwrap(function) if callable(function) else function
+        if not isinstance(function, types.FunctionType):
+            continue
+        code, cells = function.__code__, function.__closure__ or ()
+        if code.co_filename != "<string>":  # made by dataclasses
+            for name, cell in zip(code.co_freevars, cells, strict=True):
+                if name != "__class__":
+                    yield name, cell.cell_contents
 
 
 def _code_in(value: Any) -> Iterator[type | types.FunctionType]:
@@ -246,6 +277,10 @@ class _Places:
         self._always = {"penstock"}
         self._given: dict[str, Path] = {}
         self._folders: list[str] = []
+        self._sessions: dict[str, list[str]] = {}
+        self.texts: dict[str, str] = {}
+        self.enclosed: dict[tuple[str, str], str] = {}
+        self.remarks: list[str] = []
         self._files: dict[str, tuple[Path, bool] | None] = {}
         self._tops: dict[str, list[str] | Path | None] = {}
 
@@ -255,27 +290,75 @@ class _Places:
         return (
             frozenset(self._always),
             frozenset(self._given.items()),
+            frozenset(self.texts.items()),
             tuple(self._folders),
         )
 
-    def home(self, owner: type | types.FunctionType) -> tuple[str, str]:
-        """Return the module and the module-level name of a class or function."""
+    def homes(self, owner: type | types.FunctionType) -> Iterator[tuple[str, str]]:
+        """Yield the modules and the names in them that a class or function has."""
+        name = owner.__qualname__
+        yield self._home(owner.__module__, name.partition(".")[0])
         loaded = sys.modules.get(owner.__module__)
-        module = _real_name(owner.__module__, loaded)
-        name = owner.__qualname__.partition(".")[0]
+        if getattr(loaded, name, None) is owner or ("." in name and "<" not in name):
+            return
+        # Made by a function, or wrapped by one: what it is bound to says with what.
+        bound = [
+            (module, key)
+            for module in _users_modules()
+            for key, value in list(vars(sys.modules[module]).items())
+            if value is owner
+        ]
+        yield from itertools.starmap(self._home, bound)
+        if not bound and isinstance(owner, type):
+            self._enclose(owner)
+
+    def _home(self, module: str, name: str) -> tuple[str, str]:
+        """Make a loaded module known; return its name as others import it."""
+        loaded = sys.modules.get(module)
         path = getattr(loaded, "__file__", None)
-        if path and path.endswith(".py") and os.path.exists(path):
-            top = module.partition(".")[0]
-            spec = getattr(loaded, "__spec__", None)
-            found = importlib.machinery.PathFinder.find_spec(top)
-            if "." not in module and (
-                spec is None or found is None or spec.origin != found.origin
-            ):
-                # Loaded in a way of its own: a script, or a test's module.
-                self._given[module] = Path(path)
-                self._folders.append(os.path.dirname(os.path.abspath(path)))
-            self._always.add(top)
+        if not path or not path.endswith(".py") or not os.path.exists(path):
+            self._take_down(module, name)
+            return module, name
+        module = _real_name(module, loaded)
+        top = module.partition(".")[0]
+        spec = getattr(loaded, "__spec__", None)
+        found = importlib.machinery.PathFinder.find_spec(top)
+        if "." not in module and (
+            spec is None or found is None or spec.origin != found.origin
+        ):
+            # Loaded in a way of its own: a script, or a test's module.
+            self._given[module] = Path(path)
+            self._folders.append(os.path.dirname(os.path.abspath(path)))
+        self._always.add(top)
         return module, name
+
+    def _take_down(self, module: str, name: str) -> None:
+        """Write down what was defined in a session, or say that it is not known."""
+        names = self._sessions.setdefault(module, [])
+        names.append(name)
+        try:
+            self.texts[module] = session_text(sys.modules[module], names)
+        except LookupError:
+            self.texts[module] = f"{name} = '{uuid.uuid4()}'"
+            self.remarks.append(
+                f"'{module}.{name}' was defined where its text was not kept, so that "
+                "nobody can tell whether it changed: it always runs."
+            )
+
+    def _enclose(self, owner: type) -> None:
+        """Count what a class that was made inside a function takes from there."""
+        place = f"{owner.__module__}.{owner.__qualname__}"
+        for name, value in _enclosed(owner):
+            try:
+                text = text_of(frozen(value, name))
+            except PipelineError:
+                self.remarks.append(
+                    f"'{place}' takes '{name}' from the function that made it, which "
+                    "does not count: it is no plain data."
+                )
+                continue
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            self.enclosed[owner.__module__, f"{owner.__qualname__}({name})"] = digest
 
     def add(self, place: Path | str) -> str:
         """Make a module known by its name, or a file with what lies beside it.
@@ -297,7 +380,7 @@ class _Places:
         return self._files[module]
 
     def has(self, module: str, path: Path) -> bool:
-        """Return whether a module is in that file; learn it if nothing else is known."""
+        """Return whether a module is that file; learn it if nothing else is known."""
         found = self.file(module)
         if found is None and "." not in module:
             self._given[module] = path
@@ -312,6 +395,8 @@ class _Places:
         )
 
     def _find(self, module: str) -> tuple[Path, bool] | None:
+        if module in self.texts:
+            return Path(f"<{module}>"), False
         if module in self._given:
             path = self._given[module]
             return path, path.name == "__init__.py"
@@ -332,11 +417,8 @@ class _Places:
         if top not in self._tops:
             self._tops[top] = self._top(top)
         place = self._tops[top]
-        return (
-            [os.path.join(each, *rest) for each in place or ()]
-            if not isinstance(place, Path)
-            else []
-        )
+        folders = place if isinstance(place, list) else []
+        return [os.path.join(each, *rest) for each in folders]
 
     def _top(self, top: str) -> list[str] | Path | None:
         """Return a top-level package's folders, or a module's file, if it counts."""
@@ -420,7 +502,8 @@ class _Modules:
         """Return a module taken apart; None if it is not followed."""
         if name not in self._parsed:
             found = self._places.file(name)
-            self._parsed[name] = found and self._reader.module(found[0], name, found[1])
+            text = self._places.texts.get(name)
+            self._parsed[name] = found and self._reader.module(*found, name, text)
         parsed = self._parsed[name]
         return parsed and parsed[0]
 
@@ -647,15 +730,18 @@ class _Walk:
         self._left: list[tuple[str, str]] = []
         self._remarks: dict[str, None] = {}
 
-    def reach(self, roots: Iterable[tuple[str, str]]) -> Code:
+    def reach(self, roots: Iterable[tuple[str, str]], places: _Places) -> Code:
+        """Return all that names reach, and what is known without their texts."""
+        self._remarks.update(dict.fromkeys(places.remarks))
         for module, name in roots:
             self._begin(module, name)
         while self._left or self._import_meddlers():
             while self._left:
                 self._follow(*self._left.pop())
+        found = {**self._symbols, **places.enclosed}
         symbols = {
             f"{module}.{name}": digest
-            for (module, name), digest in sorted(self._symbols.items())
+            for (module, name), digest in sorted(found.items())
         }
         lines = "".join(f"{digest} {name}\n" for name, digest in symbols.items())
         files = {

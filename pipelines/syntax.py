@@ -7,7 +7,6 @@ belongs to the names that it binds or changes; what belongs to none is loose.
 from __future__ import annotations
 
 import ast
-import copy
 import dataclasses
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -146,7 +145,7 @@ class Module:
         self._package = name if is_package else name.rpartition(".")[0]
         tree = ast.parse(source)
         if b"__doc__" not in source:
-            tree = _WithoutDocstrings().visit(tree)
+            _drop_docstrings(tree)
         self._statements = [each for each in tree.body if not _is_main_guard(each)]
         self._definitions: dict[str, list[ast.stmt]] = {}
         self._loose: list[ast.stmt] = []
@@ -252,7 +251,7 @@ class Module:
         references: set[Reference] = set()
         importing: list[ast.stmt] = []
         for statement in statements:
-            digest.update(ast.dump(statement).encode())
+            digest.update(_told(statement))
             for node in _followed(statement):
                 if isinstance(node, ast.Import | ast.ImportFrom):
                     importing.append(node)
@@ -592,29 +591,49 @@ def _origin(node: ast.ImportFrom, package: str) -> str:
     return ".".join([*base, *([node.module] if node.module else [])])
 
 
+def _told(node: ast.AST) -> bytes:
+    """Return a node as text that is another for another node, without places."""
+    parts: list[str] = []
+    left: list[Any] = [node]
+    while left:  # no recursion: long sums are nested deeply
+        each = left.pop()
+        if isinstance(each, ast.AST):
+            parts.append(f"{type(each).__name__}(")
+            left += [")", *(value for _, value in reversed([*ast.iter_fields(each)]))]
+        elif isinstance(each, list):
+            parts.append("[")
+            left += ["]", *reversed(each)]
+        else:
+            # Very long numbers have no decimal text.
+            parts.append(f"{hex(each) if type(each) is int else repr(each)},")
+    return "".join(parts).encode("utf-8", "surrogatepass")
+
+
 def _followed(node: ast.AST) -> Iterator[ast.AST]:
     """Yield the nodes whose names matter when the code runs.
 
     Annotations of functions and of variables inside them do not; those of classes do,
     because dataclasses and components read them.
     """
-    if isinstance(node, ast.Attribute) and _chain(node):
-        yield node
-        return
-    yield node
-    is_function = isinstance(node, _Function)
-    for field, value in ast.iter_fields(node):
-        if is_function and field == "returns":
+    left: list[tuple[Any, bool]] = [(node, False)]
+    while left:
+        each, is_in_function = left.pop()
+        if isinstance(each, list):
+            left += [(item, is_in_function) for item in each]
+        if not isinstance(each, ast.AST):
             continue
-        if isinstance(node, ast.arg) and field == "annotation":
+        yield each
+        if isinstance(each, ast.Attribute) and _chain(each):
             continue
-        for each in value if isinstance(value, list) else [value]:
-            if not isinstance(each, ast.AST):
+        is_function = isinstance(each, _Function)
+        for field, value in ast.iter_fields(each):
+            if field in ("returns", "annotation") and (
+                is_function or is_in_function or isinstance(each, ast.arg)
+            ):
                 continue
-            if is_function and field == "body" and isinstance(each, ast.AnnAssign):
-                each = copy.copy(each)
-                each.annotation = ast.Constant(None)
-            yield from _followed(each)
+            is_inside = is_function and field == "body"
+            is_class = isinstance(each, ast.ClassDef)
+            left.append((value, is_inside or (is_in_function and not is_class)))
 
 
 def _is_dynamic(reference: Reference) -> bool:
@@ -625,24 +644,20 @@ def _is_dynamic(reference: Reference) -> bool:
     )
 
 
-class _WithoutDocstrings(ast.NodeTransformer):
-    """Takes docstrings out, and expressions that are nothing but text."""
+def _drop_docstrings(tree: ast.Module) -> None:
+    """Take docstrings out, and other expressions that are nothing but text."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | _Definition):
+            kept = [each for each in node.body if not _is_text(each)]
+            node.body = kept or ([] if node is tree else [ast.Pass()])
 
-    def _body(self, node: Any) -> Any:
-        self.generic_visit(node)
-        body = [
-            each
-            for each in node.body
-            if not (
-                isinstance(each, ast.Expr)
-                and isinstance(each.value, ast.Constant)
-                and isinstance(each.value.value, str)
-            )
-        ]
-        node.body = body or ([] if isinstance(node, ast.Module) else [ast.Pass()])
-        return node
 
-    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
 
 
 def _is_for_checkers(statement: ast.stmt) -> bool:

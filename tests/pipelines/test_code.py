@@ -10,8 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import itertools
+import linecache
+import os
+import subprocess
 import sys
 import textwrap
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -995,3 +1000,266 @@ def test_edit(case: Case, tmp_path: Path) -> None:
         sys.dont_write_bytecode = was
     assert (first != second) is case.changes, (first, second)
     assert (before.digest != after.digest) is case.is_seen, before.symbols
+
+
+# What is told in words ------------------------------------------------------------
+
+
+def code_of(folder: Path, expression: str = "1", **files: str) -> Code:
+    """Return the code of `project/steps`, whose component says what is given."""
+    steps = textwrap.dedent(files.pop("steps", "")) + textwrap.dedent(COMPONENT)
+    others = {f"project/{name}": text for name, text in files.items()}
+    code, _ = said(
+        folder,
+        {
+            "project/__init__": "",
+            **others,
+            "project/steps": steps.format(expression=expression),
+        },
+    )
+    return code
+
+
+def test_names_that_are_looked_up_at_run_time_are_remarked(tmp_path: Path) -> None:
+    code = code_of(
+        tmp_path,
+        steps="""
+        import importlib
+
+        def found(name):
+            return importlib.import_module(name)
+
+        found("math")
+        """,
+    )
+    assert code.remarks == (
+        "'project.steps.found' looks names up at run time, which cannot be followed: "
+        "all of 'steps.py' counts, and nothing that it finds in this way.",
+    )
+    assert "project.steps.(file)" in code.symbols
+
+
+def test_files_beside_the_code_are_remarked(tmp_path: Path) -> None:
+    code = code_of(
+        tmp_path,
+        steps="from .words import STOP\nprint(STOP.pop())\n",
+        words="""
+        from pathlib import Path
+        STOP = (Path(__file__).parent / "words.py").read_text().split()
+        """,
+    )
+    assert code.remarks == (
+        "'project.words.STOP' may read files that lie beside 'words.py'. Their "
+        "contents do not count, unless a component names them in external_inputs.",
+    )
+
+
+def test_a_class_that_no_statement_defines_is_remarked(tmp_path: Path) -> None:
+    text = """
+    from penstock import Component
+    (lambda: type("Hidden", (Component,), {"__module__": __name__}))()
+    """
+    write(tmp_path, {"project/__init__": "", "project/steps": text})
+    with loaded(tmp_path) as steps:
+        hidden = steps.Component.__subclasses__()[-1]
+        code = Reader().code_of(hidden())
+    assert code.remarks == (
+        "'project.steps.Hidden' is defined by no statement of its module: all of "
+        "'steps.py' counts.",
+    )
+    assert "project.steps.(file)" in code.symbols
+
+
+def test_code_that_is_no_python_gets_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as raised:
+        code_of(
+            tmp_path,
+            "found",
+            steps="def found():\n    from . import broken\n",
+            broken="def clean(:\n",
+        )
+    assert str(raised.value) == (
+        f"'{tmp_path}/project/broken.py', which the pipeline's code imports, cannot be "
+        "read as Python: invalid syntax (<unknown>, line 1). Mend it and run again."
+    )
+
+
+def test_long_sums_and_long_numbers_are_read(tmp_path: Path) -> None:
+    def code(level: str) -> Code:
+        sums = " + ".join(["LEVEL"] * 900)
+        return code_of(
+            tmp_path,
+            "total",
+            steps=f"LEVEL = {level}\ndef total():\n    return {sums}\n",
+        )
+
+    assert code("0x" + "f" * 5000).digest != code("0x" + "f" * 4999).digest
+
+
+# Where else code may live ---------------------------------------------------------
+
+
+def made(folder: Path, level: str) -> Code:
+    """Return the code of a component whose class a function made for a pipeline."""
+    text = f"""
+    from penstock import Component
+
+    def made(level, read=len):
+        def more():
+            return level + 1
+
+        class Say(Component):
+            def say(self):
+                return level, read, more()
+
+        return Say
+
+    def make():
+        return made({level})()
+    """
+    write(folder, {"project/__init__": "", "project/steps": text})
+    with loaded(folder) as steps:
+        return Reader().code_of(steps.make())
+
+
+def test_what_a_class_takes_from_the_function_that_made_it_counts(
+    tmp_path: Path,
+) -> None:
+    one, other = made(tmp_path, "1"), made(tmp_path, "2")
+    assert one.digest == made(tmp_path, "1").digest != other.digest
+    assert "project.steps.made.<locals>.Say(level)" in one.symbols
+
+
+def test_what_is_no_data_there_is_remarked(tmp_path: Path) -> None:
+    assert made(tmp_path, "1").remarks == tuple(
+        f"'project.steps.made.<locals>.Say' takes '{name}' from the function that "
+        "made it, which does not count: it is no plain data."
+        for name in ("more", "read")
+    )
+
+
+def test_a_wrapped_function_counts_with_what_it_is_wrapped_in(tmp_path: Path) -> None:
+    def code(times: str) -> Code:
+        text = f"""
+        import functools
+        from collections.abc import Callable
+        from typing import Any
+        from penstock import Component
+
+        def repeated(times):
+            def decorate(function):
+                @functools.wraps(function)
+                def wrapper():
+                    return [function() for _ in range(times)]
+                return wrapper
+            return decorate
+
+        def _clean():
+            return 1
+
+        clean = repeated({times})(_clean)
+
+        class Say(Component):
+            function: Callable[..., Any]
+
+            def say(self):
+                return self.function()
+
+        def make():
+            return Say(function=clean)
+        """
+        write(tmp_path, {"project/__init__": "", "project/steps": text})
+        with loaded(tmp_path) as steps:
+            return Reader().code_of(steps.make())
+
+    assert code("1").digest != code("2").digest
+    assert "project.steps.clean" in code("1").symbols
+
+
+def notebook(*cells: str, keeps_text: bool = True) -> Any:
+    """Return the module of a notebook in which cells were run, as IPython runs them."""
+    module = types.ModuleType("notebook")
+    sys.modules["notebook"] = module
+    for number, cell in enumerate(cells):
+        text, name = textwrap.dedent(cell), f"<cell {number} of {next(NUMBERS)}>"
+        if keeps_text:
+            linecache.cache[name] = len(text), None, text.splitlines(True), name
+        exec(compile(text, name, "exec"), vars(module))
+    return module
+
+
+NUMBERS = itertools.count()
+
+CELLS = (
+    "import math as mathematics\nfrom penstock import Component\nLEVEL = 1",
+    "def cleaned(value):\n    return value + LEVEL",
+    """
+    class Say(Component):
+        'Say something.'
+
+        def say(self):
+            return cleaned(mathematics.floor(1.5))
+    """,
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_seen"),
+    [
+        ("LEVEL = 1", "LEVEL = 2", True),
+        ("value + LEVEL", "value - LEVEL", True),
+        ("floor(1.5)", "ceil(1.5)", True),
+        ("import math as", "import cmath as", True),
+        ("Say something", "Say anything", False),
+        ("LEVEL = 1", "LEVEL = 1\nOTHER = 2", False),
+        ("def cleaned", "def other():\n    return 1\n\ndef cleaned", False),
+    ],
+)
+def test_a_component_of_a_notebook(old: str, new: str, is_seen: bool) -> None:
+    before = Reader().code_of(notebook(*CELLS).Say())
+    changed = [each.replace(old, new) for each in CELLS]
+    after = Reader().code_of(notebook(*changed).Say())
+    assert (before.digest != after.digest) is is_seen, before.symbols
+    assert not before.remarks
+    again = notebook(*CELLS, CELLS[1])  # a cell that is run once more
+    assert Reader().code_of(again.Say()).digest == before.digest
+
+
+def test_what_keeps_no_text_always_runs() -> None:
+    session = notebook(*CELLS, keeps_text=False)
+    one, other = (Reader().code_of(session.Say()) for _ in range(2))
+    assert one.digest != other.digest
+    assert one.remarks == (
+        "'notebook.Say' was defined where its text was not kept, so that nobody can "
+        "tell whether it changed: it always runs.",
+    )
+
+
+def test_a_module_that_is_run_by_its_name(tmp_path: Path) -> None:
+    text = """
+    from penstock import Component
+    from penstock.pipelines.code import Reader
+    from . import words
+
+    class Say(Component):
+        def say(self):
+            return words.clean()
+
+    if __name__ == "__main__":
+        code = Reader().code_of(Say())
+        print(code.digest)
+    """
+    files = {"project/words": "def clean(): return 1", "project/steps": text}
+    write(tmp_path, {"project/__init__": "", **files})
+    done = subprocess.run(
+        [sys.executable, "-m", "project.steps"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    with loaded(tmp_path) as steps:
+        code = Reader().code_of(steps.Say())
+    assert "project.words.clean" in code.symbols
+    assert done.stdout.strip() == code.digest
