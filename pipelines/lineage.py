@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,10 +13,14 @@ from penstock.schemas.artifacts import (
     ExternalArtifact,
     Model,
     PushedModel,
+    Verdict,
 )
 from penstock.schemas.errors import MetadataError
 
 A = TypeVar("A", bound=Artifact)
+
+_BASELINE = "baseline"
+"""How the keys begin under which an artifact is read to be compared with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,39 +49,70 @@ class Lineage:
 def upstream(store: Store, artifact: Artifact) -> Lineage:
     """Return all that an artifact came from.
 
+    What cached executions stand for came from what first wrote it, and from nothing
+    that the cached ones read.
+
     Args:
         store: The lineage store.
         artifact: An artifact of the store.
+
+    Raises:
+        MetadataError: If it is not of the store.
     """
-    return _walk(artifact, store.producers, lambda execution: execution.inputs)
+
+    def writers(front: list[Artifact]) -> set[int]:
+        return store.first_producers(front)
+
+    return _walk(store, [artifact], writers, lambda execution: execution.inputs)
 
 
 def downstream(store: Store, artifact: Artifact) -> Lineage:
-    """Return all that came from an artifact.
+    """Return all that came from an artifact: what has something of it inside.
+
+    A verdict is reached and not walked on from, unless it is what was asked about: what
+    it let through has nothing of the data that it judged. Nor is what was only compared
+    with an artifact, its baseline, walked on to.
 
     Args:
         store: The lineage store.
         artifact: An artifact of the store.
+
+    Raises:
+        MetadataError: If it is not of the store.
     """
-    return _walk(artifact, store.consumers, lambda execution: execution.outputs)
+    return _descent(store, [artifact])
+
+
+def _descent(store: Store, starts: Sequence[Artifact]) -> Lineage:
+    judged = {each.id for each in starts}
+
+    def readers(front: list[Artifact]) -> set[int]:
+        walked = [
+            each for each in front if each.id in judged or not isinstance(each, Verdict)
+        ]
+        return {
+            execution
+            for execution, keys in store.readers(walked).items()
+            if not all(key.startswith(_BASELINE) for key in keys)
+        }
+
+    return _walk(store, starts, readers, lambda execution: execution.outputs)
 
 
 def _walk(
-    start: Artifact,
-    next_executions: Callable[[Iterable[Artifact]], list[ExecutionRecord]],
+    store: Store,
+    starts: Sequence[Artifact],
+    next_executions: Callable[[list[Artifact]], set[int]],
     next_artifacts: Callable[[ExecutionRecord], Mapping[str, tuple[Artifact, ...]]],
 ) -> Lineage:
-    if start.id is None:
-        raise MetadataError(
-            f"{start!r} is not in the lineage store: it has no number. Take artifacts "
-            "from the store or from a RunResult."
-        )
-    artifacts: dict[int, Artifact] = {start.id: start}
+    artifacts = {_number(start): start for start in starts}
     executions: dict[int, ExecutionRecord] = {}
-    front: list[Artifact] = [start]
+    known = dict(artifacts)  # on the way or beside it
+    front = list(starts)
     while front:
         reached: dict[int, Artifact] = {}
-        for execution in next_executions(front):
+        new = next_executions(front) - executions.keys()
+        for execution in store.executions_by_id(new, known):
             executions[execution.id] = execution
             for group in next_artifacts(execution).values():
                 for artifact in group:
@@ -85,7 +120,46 @@ def _walk(
                         reached[artifact.id] = artifact
         artifacts.update(reached)
         front = list(reached.values())
-    return Lineage(start, artifacts, executions)
+    return Lineage(starts[0], artifacts, executions)
+
+
+def _number(artifact: Artifact) -> int:
+    if artifact.id is None:
+        raise MetadataError(
+            f"{artifact!r} is not in the lineage store: it has no number. Take "
+            "artifacts from the store or from a RunResult."
+        )
+    return artifact.id
+
+
+@dataclasses.dataclass(frozen=True)
+class Impact:
+    """What some data reached.
+
+    Attributes:
+        sources: The data.
+        models: The models that were trained on it, in the order they were recorded.
+        pushed: The versions that are copies of such models, likewise.
+    """
+
+    sources: tuple[Artifact, ...]
+    models: tuple[Model, ...]
+    pushed: tuple[PushedModel, ...]
+
+
+def impact(store: Store, *sources: Artifact) -> Impact:
+    """Return the models and the pushed versions that have data inside.
+
+    Args:
+        store: The lineage store.
+        *sources: Artifacts of the store, at least one: those of a span, say, as
+            `of_span` finds them.
+
+    Raises:
+        MetadataError: If one is not of the store.
+    """
+    found = _descent(store, sources)
+    return Impact(sources, found.of(Model), found.of(PushedModel))
 
 
 def pushed(store: Store, serving_dir: str | Path, version: int) -> PushedModel:

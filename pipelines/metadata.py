@@ -727,80 +727,123 @@ class Store:
         return self._records(sorted(protos, key=_by_id))
 
     def producers(self, artifacts: Iterable[Artifact]) -> list[ExecutionRecord]:
-        """Return the executions that wrote these artifacts."""
-        return self._by_events(artifacts, outputs=True)
+        """Return the executions that these artifacts were first written by."""
+        return self.executions_by_id(self.first_producers(artifacts))
 
     def consumers(self, artifacts: Iterable[Artifact]) -> list[ExecutionRecord]:
         """Return the executions that read these artifacts."""
-        return self._by_events(artifacts, outputs=False)
+        return self.executions_by_id(self.readers(artifacts))
 
-    def _by_events(
-        self, artifacts: Iterable[Artifact], *, outputs: bool
+    def executions_by_id(
+        self, ids: Iterable[int], known: dict[int, Artifact] | None = None
     ) -> list[ExecutionRecord]:
-        ids = sorted({each.id for each in artifacts if each.id is not None})
-        if not ids:
-            return []
-        events = self._patiently(lambda: self._mlmd.get_events_by_artifact_ids(ids))
-        wanted = sorted(
-            {
-                int(event.execution_id)
-                for event in events
-                if (event.type in self._output_events()) is outputs
-            }
-        )
+        """Return executions by their numbers, in the order they began.
+
+        Args:
+            ids: The numbers; those of no execution are left out.
+            known: Artifacts by number that need not be read; those that are read are
+                added to it.
+        """
+        wanted = sorted(set(ids))
         if not wanted:
             return []
         protos = self._patiently(lambda: self._mlmd.get_executions_by_id(wanted))
-        return self._records(sorted(protos, key=_by_id))
+        return self._records(sorted(protos, key=_by_id), known)
+
+    def first_producers(self, artifacts: Iterable[Artifact]) -> set[int]:
+        """Return the numbers of the executions that first wrote these artifacts.
+
+        Cached executions stand for what an earlier one wrote. Artifacts say which that
+        was: an artifact that every run reads has more events than can be looked through
+        for it. Only those that TFX wrote, or an older penstock, do not.
+        """
+        found = set()
+        silent = []
+        for each in artifacts:
+            said = each.properties.get("penstock_execution")
+            if isinstance(said, int | float):
+                found.add(int(said))
+            elif each.id is not None and not _is_from_outside(each):
+                silent.append(each.id)
+        first: dict[int, tuple[int, int]] = {}
+        for event in self._events_of(silent):
+            if event.type in self._output_events():
+                mark = (int(event.milliseconds_since_epoch), int(event.execution_id))
+                id = int(event.artifact_id)
+                first[id] = min(first.get(id, mark), mark)
+        return found | {execution for _, execution in first.values()}
+
+    def readers(self, artifacts: Iterable[Artifact]) -> dict[int, set[str]]:
+        """Return the keys under which artifacts were read, by number of execution."""
+        found: dict[int, set[str]] = {}
+        for event in self._events_of(each.id for each in artifacts if each.id):
+            if event.type not in self._output_events():
+                keys = found.setdefault(int(event.execution_id), set())
+                keys.update(key for key, _ in _path(event))
+        return found
+
+    def _events_of(self, artifact_ids: Iterable[int]) -> list[metadata_store_pb2.Event]:
+        ids = sorted(set(artifact_ids))
+        if not ids:
+            return []
+        return self._patiently(lambda: self._mlmd.get_events_by_artifact_ids(ids))
 
     def _output_events(self) -> tuple[int, ...]:
         event = self._pb.Event
         return (event.OUTPUT, event.DECLARED_OUTPUT, event.INTERNAL_OUTPUT)
 
     def _records(
-        self, protos: Sequence[metadata_store_pb2.Execution]
+        self,
+        protos: Sequence[metadata_store_pb2.Execution],
+        known: dict[int, Artifact] | None = None,
     ) -> list[ExecutionRecord]:
         if not protos:
             return []
+        made = {} if known is None else known
         ids = [proto.id for proto in protos]
         events = self._patiently(lambda: self._mlmd.get_events_by_execution_ids(ids))
-        stored = self._artifact_protos(event.artifact_id for event in events)
-        made = {id: self._artifact(proto) for id, proto in stored.items()}
-        slots: dict[tuple[int, bool, str], list[tuple[int, Artifact]]] = {}
+        unknown = {int(event.artifact_id) for event in events} - made.keys()
+        for id, proto in self._artifact_protos(unknown).items():
+            made[id] = self._artifact(proto)
+        slots: dict[int, dict[tuple[bool, str], list[tuple[int, Artifact]]]] = {}
         for event in events:
             is_output = event.type in self._output_events()
+            own = slots.setdefault(int(event.execution_id), {})
             for key, index in _path(event):
-                slot = (int(event.execution_id), is_output, key)
-                slots.setdefault(slot, []).append((index, made[event.artifact_id]))
-        return [self._record(proto, slots) for proto in protos]
+                listed = own.setdefault((is_output, key), [])
+                listed.append((index, made[event.artifact_id]))
+        return [self._record(proto, slots.get(proto.id, {})) for proto in protos]
 
     def _record(
         self,
         proto: metadata_store_pb2.Execution,
-        slots: Mapping[tuple[int, bool, str], list[tuple[int, Artifact]]],
+        slots: Mapping[tuple[bool, str], list[tuple[int, Artifact]]],
     ) -> ExecutionRecord:
-        contexts = self._patiently(
-            lambda: self._mlmd.get_contexts_by_execution(proto.id)
-        )
-        names = {context.type: context.name for context in contexts}
         properties = {
             key: _get(value) for key, value in proto.custom_properties.items()
         }
-        pipeline = names.get("pipeline", "")
-        component = str(properties.get("penstock_component", ""))
-        if not component:
-            component = names.get("node", "").removeprefix(f"{pipeline}.")
+        pipeline, run_id, component = (
+            str(properties.get(f"penstock_{name}", ""))
+            for name in ("pipeline", "run", "component")
+        )
+        if not run_id:  # written by TFX, by an older penstock, or outside of any run
+            contexts = self._patiently(
+                lambda: self._mlmd.get_contexts_by_execution(proto.id)
+            )
+            names = {context.type: context.name for context in contexts}
+            pipeline = names.get("pipeline", "")
+            run_id = names.get("pipeline_run", "")
+            component = component or names.get("node", "").removeprefix(f"{pipeline}.")
         sides: tuple[dict[str, tuple[Artifact, ...]], ...] = ({}, {})
-        for (execution_id, is_output, key), items in slots.items():
-            if execution_id == proto.id:
-                ordered = tuple(each for _, each in sorted(items, key=lambda i: i[0]))
-                sides[is_output][key] = ordered
+        for (is_output, key), items in slots.items():
+            ordered = tuple(each for _, each in sorted(items, key=lambda i: i[0]))
+            sides[is_output][key] = ordered
         created = proto.create_time_since_epoch / 1_000
         return ExecutionRecord(
             id=int(proto.id),
             component=component,
             type=self._type_name(proto.type_id, "execution"),
-            run_id=names.get("pipeline_run", ""),
+            run_id=run_id,
             pipeline=pipeline,
             state=self._state(proto, properties),
             reason=str(properties.get("reason", "")),
@@ -907,6 +950,15 @@ def _get(slot: metadata_store_pb2.Value) -> PropertyValue:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+def _is_from_outside(artifact: Artifact) -> bool:
+    """Return whether penstock recorded an artifact that no execution made.
+
+    TFX's importer writes what it calls external, and no digests.
+    """
+    is_external = artifact.properties.get("is_external") == 1
+    return is_external and "digest" in artifact.properties
 
 
 def _by_id(proto: Any) -> int:
