@@ -53,12 +53,14 @@ class ChildFailed(Exception):
         message_text: Its text.
         place: Where it was raised.
         traceback_text: The whole traceback.
+        type_names: Paths of the exception's class and of those it derives from.
         errno: The system's number of the error, if it was one of the system.
         filename: The file it was about.
     """
 
     errno: int | None = None
     filename: object = None
+    type_names: tuple[str, ...] = ()
 
     def __init__(
         self, type_name: str, message_text: str, place: str, traceback_text: str
@@ -117,7 +119,6 @@ def run_in_child(
 
     folder = context.temp_dir.parent / f"{context.temp_dir.name}.child"
     folder.mkdir()
-    run.temporary[_id(execution)].append(folder)
     pickled = _pickled(live)
     read_end, write_end = os.pipe()
     request = _Request(
@@ -201,11 +202,6 @@ def _pickled(live: Component) -> bytes:
             f"'{live.name}' runs in a process of its own and cannot be carried there: "
             f"{error}. Define '{type(live).__name__}' at the top level of a module."
         ) from error
-
-
-def _id(execution: Execution) -> int:
-    assert execution.id is not None
-    return execution.id
 
 
 def _follow(
@@ -352,6 +348,9 @@ def _carried(raised: BaseException) -> PenstockError | ChildFailed:
     place = f"{last.name} ({Path(last.filename).name}, line {last.lineno})"
     text = "".join(traceback.format_exception(raised))
     failed = ChildFailed(type(raised).__name__, str(raised), place, text)
+    failed.type_names = tuple(
+        f"{kind.__module__}.{kind.__qualname__}" for kind in type(raised).__mro__
+    )
     if isinstance(raised, OSError):
         failed.errno, failed.filename = raised.errno, raised.filename
     return failed

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,6 +48,9 @@ version, or of one before 0.29, for the layouts of that time."""
 
 _TRACEBACK_LINES = 40
 
+# TFX's name for the contexts that are named by what an execution depends on.
+_CACHE = "execution_cache"
+
 
 class State(enum.Enum):
     """How an execution stands, or how it ended."""
@@ -69,6 +72,7 @@ class RunState(enum.Enum):
     STOPPED = "stopped"
     FAILED = "failed"
     CANCELED = "canceled"
+    ABANDONED = "abandoned"
 
 
 # ML Metadata has no state for two of ours.
@@ -136,7 +140,8 @@ class Store:
     """The lineage store: records executions and artifacts, answers questions.
 
     Args:
-        url: `sqlite:///path` (four slashes for an absolute path),
+        url: `sqlite:///path` (four slashes for an absolute path), `sqlite://` for an
+            empty one in memory,
             `mysql://user:password@host:port/database`,
             `postgresql://user:password@host:port/database` or `grpc://host:port`.
         wait_seconds: How long to wait while another process holds the store.
@@ -168,6 +173,7 @@ class Store:
         self._mlmd = self._patiently(lambda: metadata_store.MetadataStore(config))
         self._type_ids: dict[str, int] = {}
         self._types: dict[int, str] = {}
+        self._contexts: dict[tuple[str, str], metadata_store_pb2.Context] = {}
 
     def _patiently(self, call: Callable[[], _T]) -> _T:
         """Call, and call again while another process holds the store.
@@ -271,13 +277,8 @@ class Store:
             )
         return self._type_ids[key]
 
-    def _context(self, kind: str, name: str) -> metadata_store_pb2.Context:
-        """Return the context of a type and name, made if it is not there."""
-        found = self._patiently(
-            lambda: self._mlmd.get_context_by_type_and_name(kind, name)
-        )
-        if found is not None:
-            return found
+    def _context_proto(self, kind: str, name: str) -> metadata_store_pb2.Context:
+        """Return a context of a type and name that may not be there yet."""
         key = f"context {kind}"
         if key not in self._type_ids:
             proto = self._pb.ContextType(name=kind)
@@ -286,16 +287,40 @@ class Store:
                     proto, can_add_fields=True, can_omit_fields=True
                 )
             )
-        context = self._pb.Context(type_id=self._type_ids[key], name=name)
-        try:
-            self._patiently(lambda: self._mlmd.put_contexts([context]))
-        except MetadataError as error:
-            # Another process made the same one in between.
-            if "already exists" not in str(error.__cause__):
-                raise
+        return self._pb.Context(type_id=self._type_ids[key], name=name)
+
+    def _context(self, kind: str, name: str) -> metadata_store_pb2.Context:
+        """Return the context of a type and name, made if it is not there.
+
+        Its properties are as they were when it was first asked for.
+        """
+        if (kind, name) not in self._contexts:
+            found = self._find_context(kind, name)
+            if found is None:
+                context = self._context_proto(kind, name)
+                try:
+                    self._patiently(lambda: self._mlmd.put_contexts([context]))
+                except MetadataError as error:
+                    # Another process made the same one in between.
+                    if "already exists" not in str(error.__cause__):
+                        raise
+                found = self._find_context(kind, name)
+            self._contexts[kind, name] = found
+        return self._contexts[kind, name]
+
+    def _find_context(self, kind: str, name: str) -> metadata_store_pb2.Context | None:
         return self._patiently(
             lambda: self._mlmd.get_context_by_type_and_name(kind, name)
         )
+
+    def _contexts_of(
+        self, pipeline: str, run_id: str, component: str
+    ) -> list[metadata_store_pb2.Context]:
+        return [
+            self._context("pipeline", pipeline),
+            self._context("pipeline_run", run_id),
+            self._context("node", f"{pipeline}.{component}"),
+        ]
 
     # Writing -------------------------------------------------------------------
 
@@ -348,9 +373,10 @@ class Store:
         inputs: Mapping[str, Sequence[Artifact]],
         external: Sequence[ExternalArtifact] = (),
         state: State = State.RUNNING,
-        reason: str = "",
+        properties: Mapping[str, PropertyValue] | None = None,
+        outputs: Mapping[str, Artifact] | None = None,
     ) -> int:
-        """Record that an execution began, with its inputs, or that it was skipped.
+        """Record that an execution began, was skipped, or was cached, with its inputs.
 
         Inputs that the store does not have yet are recorded as external ones; an
         external input with the same location and digest is recorded once.
@@ -361,8 +387,10 @@ class Store:
             run_id: Id of the run.
             inputs: What it reads, by input key.
             external: What it reads from outside the pipeline.
-            state: RUNNING or SKIPPED.
-            reason: Why it is skipped.
+            state: RUNNING, SKIPPED or CACHED.
+            properties: What else to record of it.
+            outputs: Of a cached one, the artifacts of the store that it stands for, by
+                output key.
 
         Returns:
             The execution's number.
@@ -379,9 +407,11 @@ class Store:
             state,
             {
                 "penstock_component": component.name,
+                "penstock_pipeline": pipeline,
+                "penstock_run": run_id,
                 "penstock_class": f"{cls.__module__}.{cls.__qualname__}",
                 "penstock_started": time.time(),
-                **({"reason": reason} if reason else {}),
+                **(properties or {}),
             },
         )
         linked: dict[int, tuple[Artifact, list[tuple[str, int]]]] = {}
@@ -391,16 +421,21 @@ class Store:
                 if artifact.id is None:
                     artifact.id = self._put_external(artifact)
                 linked.setdefault(artifact.id, (artifact, []))[1].append((key, index))
-        stored = self._artifact_protos(linked)
+        made = {each.id: (key, each) for key, each in (outputs or {}).items()}
+        stored = self._artifact_protos(
+            [*linked, *(id for id in made if id is not None)]
+        )
+        event = self._pb.Event
         pairs = [
-            (stored[id], _event(self._pb, self._pb.Event.INPUT, path, id))
+            (stored[id], _event(self._pb, event.INPUT, path, id))
             for id, (_, path) in linked.items()
         ]
-        contexts = [
-            self._context("pipeline", pipeline),
-            self._context("pipeline_run", run_id),
-            self._context("node", f"{pipeline}.{component.name}"),
+        pairs += [
+            (stored[id], _event(self._pb, event.OUTPUT, [(key, 0)], id))
+            for id, (key, _) in made.items()
+            if id is not None
         ]
+        contexts = self._contexts_of(pipeline, run_id, component.name)
         execution_id, _, _ = self._patiently(
             lambda: self._mlmd.put_execution(execution, pairs, contexts)
         )
@@ -415,7 +450,7 @@ class Store:
         run_id: str,
         component: str,
         properties: Mapping[str, PropertyValue],
-        state: State = State.COMPLETE,
+        fingerprint: str = "",
     ) -> None:
         """Record outputs and COMPLETE in one transaction.
 
@@ -426,25 +461,68 @@ class Store:
             run_id: Id of the run.
             component: Name of the component.
             properties: What was measured.
-            state: COMPLETE, or CACHED for outputs of another execution.
+            fingerprint: What `find_cached` shall find it by; empty for nothing.
         """
         execution = self._execution_proto(execution_id)
-        self._stamp(execution, state, properties)
+        self._stamp(execution, State.COMPLETE, properties)
         pairs = []
         for key, artifact in outputs.items():
             name = f"{pipeline}:{run_id}:{component}:{key}:0"
+            artifact.properties["penstock_execution"] = execution_id
             proto = self._artifact_proto(artifact, name, is_external=False)
             pairs.append((proto, _event(self._pb, self._pb.Event.OUTPUT, [(key, 0)])))
-        contexts = [
-            self._context("pipeline", pipeline),
-            self._context("pipeline_run", run_id),
-            self._context("node", f"{pipeline}.{component}"),
-        ]
+        contexts = self._contexts_of(pipeline, run_id, component)
+        if fingerprint:
+            contexts.append(self._context_proto(_CACHE, fingerprint))
         _, artifact_ids, _ = self._patiently(
-            lambda: self._mlmd.put_execution(execution, pairs, contexts)
+            lambda: self._mlmd.put_execution(
+                execution, pairs, contexts, reuse_context_if_already_exist=True
+            )
         )
         for artifact, id in zip(outputs.values(), artifact_ids, strict=True):
             artifact.id = int(id)
+
+    def find_cached(self, fingerprint: str) -> Iterator[ExecutionRecord]:
+        """Yield the complete executions with a fingerprint, the newest first.
+
+        Args:
+            fingerprint: As it was given to `complete_execution`.
+        """
+        context = self._find_context(_CACHE, fingerprint)
+        if context is None:
+            return
+        newest_first = self._newest_first()
+        protos = self._patiently(
+            lambda: self._mlmd.get_executions_by_context(context.id, newest_first)
+        )
+        for proto in protos:
+            yield from self._records([proto])
+
+    def last_execution(self, pipeline: str, component: str) -> ExecutionRecord | None:
+        """Return the newest execution of a component that has a fingerprint, if any.
+
+        Args:
+            pipeline: Name of the pipeline.
+            component: Name of the component.
+        """
+        context = self._find_context("node", f"{pipeline}.{component}")
+        if context is None:
+            return None
+        newest_first = self._newest_first(20)
+        protos = self._patiently(
+            lambda: self._mlmd.get_executions_by_context(context.id, newest_first)
+        )
+        for proto in protos:
+            if "penstock_parts" in proto.custom_properties:
+                return self._records([proto])[0]
+        return None
+
+    def _newest_first(self, limit: int | None = None) -> Any:
+        from ml_metadata.metadata_store import metadata_store
+
+        return metadata_store.ListOptions(
+            limit=limit, order_by=metadata_store.OrderByField.ID, is_asc=False
+        )
 
     def end_execution(
         self, execution_id: int, state: State, properties: Mapping[str, PropertyValue]
@@ -597,11 +675,7 @@ class Store:
         return self._types[type_id]
 
     def _artifact(self, proto: metadata_store_pb2.Artifact) -> Artifact:
-        name = self._type_name(proto.type_id, "artifact")
-        kind = ARTIFACT_TYPES.get(name)
-        if kind is None:
-            # A type of the user's own, or another tool's.
-            kind = type(name, (Artifact,), {"TYPE_NAME": name})
+        kind = self.kind(self._type_name(proto.type_id, "artifact"))
         properties = {
             key: _get(value)
             for values in (proto.properties, proto.custom_properties)
@@ -613,6 +687,12 @@ class Store:
             digest=str(properties.get("digest", "")),
             id=int(proto.id),
         )
+
+    def kind(self, name: str) -> type[Artifact]:
+        """Return the class that stands for an artifact type of the store."""
+        known = ARTIFACT_TYPES.get(name)
+        # Else it is a type of the user's own, or another tool's.
+        return known or type(name, (Artifact,), {"TYPE_NAME": name})
 
     def artifact(self, id: int) -> Artifact:
         """Return an artifact by its number.
@@ -679,10 +759,13 @@ class Store:
         """
         return self._run(self._run_context(run_id))
 
+    def find_run(self, run_id: str) -> RunRecord | None:
+        """Return a run by its id, or None if there is none."""
+        context = self._find_context("pipeline_run", run_id)
+        return None if context is None else self._run(context)
+
     def _run_context(self, run_id: str) -> metadata_store_pb2.Context:
-        context = self._patiently(
-            lambda: self._mlmd.get_context_by_type_and_name("pipeline_run", run_id)
-        )
+        context = self._find_context("pipeline_run", run_id)
         if context is None:
             raise MetadataError(
                 f"Run '{run_id}' is not in the lineage store "
@@ -1064,7 +1147,7 @@ def _without_password(url: str) -> str:
 def sqlite_path(url: str) -> Path | None:
     """Return the file of an `sqlite:///` URL, or None for another kind of store."""
     if not url.startswith("sqlite:///") or url == "sqlite:///":
-        return None
+        return None  # elsewhere, or in memory
     return Path(unquote(url.removeprefix("sqlite:///")))
 
 
@@ -1091,6 +1174,9 @@ def _connection(url: str, *, create: bool) -> metadata_store_pb2.ConnectionConfi
         config.sqlite.connection_mode = (
             metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
         )
+        return config
+    if url == "sqlite://":
+        config.fake_database.SetInParent()
         return config
     parts = urlsplit(url)
     database = unquote(parts.path.lstrip("/"))

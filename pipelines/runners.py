@@ -46,7 +46,7 @@ class LocalRunner:
 
     def execute_all(self, pipeline: Pipeline, run: ActiveRun) -> None:
         """Execute every component; failures are recorded in the run, not raised."""
-        left = {each.name: (each, names) for each, names in pipeline.ordered()}
+        left = {each.name: (each, names) for each, names in pipeline.ordered(run.names)}
         ended: queue.SimpleQueue[tuple[str, BaseException | None]] = queue.SimpleQueue()
         done: set[str] = set()
         working = 0
@@ -98,7 +98,7 @@ class BeamDagRunner:
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
         show_nothing_of_beam()
-        order = pipeline.ordered()
+        order = pipeline.ordered(run.names)
         _LIVE[run.run_id] = (run, {each.name: each for each, _ in order})
         try:
             # Explicit empty options: Beam would read this program's command line.

@@ -46,11 +46,13 @@ class Artifact:
         TYPE_NAME: Name of the type in ML Metadata.
         BASE_TYPE: ML Metadata's system type that it extends, if any.
         PROPERTIES: Typed properties; all other properties are custom ones.
+        ORIGIN: Properties that say where it came from, not what it is.
     """
 
     TYPE_NAME: ClassVar[str] = "Artifact"
     BASE_TYPE: ClassVar[str | None] = None
     PROPERTIES: ClassVar[Mapping[str, type]] = {}
+    ORIGIN: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -226,6 +228,7 @@ class Examples(_InSplits):
         "version": int,
         "split_names": str,
     }
+    ORIGIN = frozenset({"input_fingerprint"})
 
     @property
     def payload_format(self) -> str:
@@ -432,6 +435,12 @@ class ModelBlessing(Verdict):
     """
 
     TYPE_NAME = "ModelBlessing"
+    ORIGIN = frozenset(
+        {
+            *("current_model", "current_model_id", "baseline_model"),
+            *("baseline_model_id", "component_id"),
+        }
+    )
 
     @property
     def word(self) -> str:
