@@ -372,8 +372,14 @@ class History:
         self._mlmd.put_events(self._events)
         self._mlmd.put_parent_contexts(self._parents)
         self._mlmd.put_attributions_and_associations(
-            [pb.Attribution(context_id=c, artifact_id=a) for c, a in self._attributions],
-            [pb.Association(context_id=c, execution_id=e) for c, e in self._associations],
+            [
+                pb.Attribution(context_id=c, artifact_id=a)
+                for c, a in self._attributions
+            ],
+            [
+                pb.Association(context_id=c, execution_id=e)
+                for c, e in self._associations
+            ],
         )
         self._empty()
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from penstock.pipelines.metadata import ExecutionRecord, Store
 from penstock.schemas.artifacts import (
     Artifact,
+    Examples,
     ExternalArtifact,
     Model,
     PushedModel,
     Verdict,
 )
-from penstock.schemas.errors import MetadataError
+from penstock.schemas.errors import MetadataError, ServingError
 
 A = TypeVar("A", bound=Artifact)
 
@@ -162,6 +165,33 @@ def impact(store: Store, *sources: Artifact) -> Impact:
     return Impact(sources, found.of(Model), found.of(PushedModel))
 
 
+def of_span(store: Store, pipeline: str, span: int) -> tuple[Examples, ...]:
+    """Return the Examples of a span, in the order they were recorded.
+
+    Args:
+        store: The lineage store.
+        pipeline: Name of the pipeline that read it.
+        span: The span.
+
+    Raises:
+        MetadataError: If no such pipeline or no such span is recorded.
+    """
+    store.pipelines[pipeline]  # or else a sentence with near misses
+    found = store.examples_of_span(pipeline, span)
+    if not found:
+        known = {
+            each.properties.get("span")
+            for each in store.artifacts(Examples, pipeline=pipeline)
+        }
+        spans = sorted(each for each in known if isinstance(each, int))
+        has = f"from {spans[0]} to {spans[-1]}" if spans else "none"
+        raise MetadataError(
+            f"Span {span} of pipeline '{pipeline}' is not in the lineage store (its "
+            f"spans are {has}). 'penstock artifacts --type Examples' lists them."
+        )
+    return tuple(found)
+
+
 def pushed(store: Store, serving_dir: str | Path, version: int) -> PushedModel:
     """Return the record of a served version.
 
@@ -174,22 +204,43 @@ def pushed(store: Store, serving_dir: str | Path, version: int) -> PushedModel:
         MetadataError: If no push of that version to that directory is recorded.
     """
     wanted = Path(serving_dir).absolute()
-    known = []
-    for model in reversed(store.artifacts(PushedModel)):
-        assert isinstance(model, PushedModel)
+    known = set()
+    for model in itertools.chain(
+        _pushed_by(store, _pushing_run(wanted, version)), store.newest(PushedModel)
+    ):
         destination = Path(str(model.properties.get("pushed_destination", "")))
         if str(model.properties.get("pushed_version")) == str(version) and wanted in (
             destination.absolute(),
             destination.absolute().parent,
         ):
+            assert isinstance(model, PushedModel)
             return model
-        known.append(f"{destination}")
-    places = sorted(set(known))[:3]
+        known.add(f"{destination}")
+    places = sorted(known)[:3]
     raise MetadataError(
         f"Version {version} of '{serving_dir}' was not pushed by a run of this lineage "
         f"store (it knows pushes to {', '.join(places) or 'nowhere'}). Check --root or "
         "--store."
     )
+
+
+def _pushing_run(serving_dir: Path, version: int) -> str:
+    """Return the id of the run that pushed a version, if the directory says so."""
+    from penstock.components.serving.version_dir import versions
+
+    with suppress(ServingError):  # the directory may be gone, and its history not
+        for each in versions(serving_dir):
+            if each.number == version and each.run_id:
+                return each.run_id
+    return ""
+
+
+def _pushed_by(store: Store, run_id: str) -> Iterator[PushedModel]:
+    if run_id and store.find_run(run_id) is not None:
+        for execution in store.executions(run_id):
+            for made in itertools.chain(*execution.outputs.values()):
+                if isinstance(made, PushedModel):
+                    yield made
 
 
 def model_behind(store: Store, artifact: Artifact) -> Model:

@@ -29,17 +29,26 @@ from urllib.parse import quote, unquote, urlsplit
 from penstock.schemas.artifacts import (
     ARTIFACT_TYPES,
     Artifact,
+    Examples,
     ExternalArtifact,
     PropertyValue,
 )
-from penstock.schemas.errors import MetadataError, PipelineError
+from penstock.schemas.errors import (
+    MetadataError,
+    PipelineError,
+    UnknownName,
+    did_you_mean,
+    quoted,
+)
 
 if TYPE_CHECKING:
     from ml_metadata.metadata_store import metadata_store
     from ml_metadata.proto import metadata_store_pb2
 
     from penstock.components.base import Component
+    from penstock.pipelines.history import Pipelines
 
+A = TypeVar("A", bound=Artifact)
 _T = TypeVar("_T")
 
 TFX_VERSION = "1.21.0"
@@ -50,6 +59,14 @@ _TRACEBACK_LINES = 40
 
 # TFX's name for the contexts that are named by what an execution depends on.
 _CACHE = "execution_cache"
+
+# Contexts that are named `pipeline.span`, with the Examples of that span. A pipeline
+# whose own context has the property of this name has one for every span.
+_SPAN = "penstock_span"
+
+# How many of the newest artifacts, or contexts, are looked through for something before
+# all of its kind are read, and how many at a time.
+_NEWEST, _BLOCK = 1_000, 50
 
 
 class State(enum.Enum):
@@ -111,6 +128,32 @@ class ExecutionRecord:
     properties: Mapping[str, PropertyValue]
     inputs: Mapping[str, tuple[Artifact, ...]]
     outputs: Mapping[str, tuple[Artifact, ...]]
+
+    def __getitem__(self, key: str) -> Artifact:
+        """Return an output by its key, as in `run["Trainer"]["model"]`.
+
+        Raises:
+            MetadataError: If there is no output of that key, or several artifacts.
+        """
+        made = self.outputs.get(key, ())
+        if len(made) == 1:
+            return made[0]
+        if made:
+            raise MetadataError(
+                f"'{self.component}' wrote {len(made)} artifacts under '{key}'. Take "
+                f"them from .outputs['{key}']."
+            )
+        raise UnknownName(
+            f"'{self.component}' has no output '{key}' (it is {self.state.value} and "
+            f"wrote {quoted(self.outputs)}).{did_you_mean(key, self.outputs)}"
+        )
+
+    def __getattr__(self, name: str) -> Artifact:
+        """Return an output by its key, as in `run["Trainer"].model`."""
+        # Python itself asks for names like this one, some before there are outputs.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,7 +330,10 @@ class Store:
                     proto, can_add_fields=True, can_omit_fields=True
                 )
             )
-        return self._pb.Context(type_id=self._type_ids[key], name=name)
+        context = self._pb.Context(type_id=self._type_ids[key], name=name)
+        if kind == "pipeline":
+            context.custom_properties[_SPAN].int_value = 1
+        return context
 
     def _context(self, kind: str, name: str) -> metadata_store_pb2.Context:
         """Return the context of a type and name, made if it is not there.
@@ -321,6 +367,16 @@ class Store:
             self._context("pipeline_run", run_id),
             self._context("node", f"{pipeline}.{component}"),
         ]
+
+    def _span_contexts(
+        self, pipeline: str, outputs: Mapping[str, Artifact]
+    ) -> list[metadata_store_pb2.Context]:
+        spans = {
+            each.properties["span"]
+            for each in outputs.values()
+            if isinstance(each, Examples) and "span" in each.properties
+        }
+        return [self._context_proto(_SPAN, f"{pipeline}.{each}") for each in spans]
 
     # Writing -------------------------------------------------------------------
 
@@ -436,8 +492,11 @@ class Store:
             if id is not None
         ]
         contexts = self._contexts_of(pipeline, run_id, component.name)
+        contexts += self._span_contexts(pipeline, outputs or {})
         execution_id, _, _ = self._patiently(
-            lambda: self._mlmd.put_execution(execution, pairs, contexts)
+            lambda: self._mlmd.put_execution(
+                execution, pairs, contexts, reuse_context_if_already_exist=True
+            )
         )
         return int(execution_id)
 
@@ -472,6 +531,7 @@ class Store:
             proto = self._artifact_proto(artifact, name, is_external=False)
             pairs.append((proto, _event(self._pb, self._pb.Event.OUTPUT, [(key, 0)])))
         contexts = self._contexts_of(pipeline, run_id, component)
+        contexts += self._span_contexts(pipeline, outputs)
         if fingerprint:
             contexts.append(self._context_proto(_CACHE, fingerprint))
         _, artifact_ids, _ = self._patiently(
@@ -686,12 +746,16 @@ class Store:
             properties=properties,
             digest=str(properties.get("digest", "")),
             id=int(proto.id),
+            records=self,
         )
 
     def kind(self, name: str) -> type[Artifact]:
-        """Return the class that stands for an artifact type of the store."""
-        known = ARTIFACT_TYPES.get(name)
-        # Else it is a type of the user's own, or another tool's.
+        """Return the class that stands for an artifact type of the store.
+
+        One that is neither ours nor, as a class that is imported, the user's own is
+        another tool's, or of a module that is not loaded: it gets a class of its name.
+        """
+        known = ARTIFACT_TYPES.get(name) or _users_kind(Artifact, name)
         return known or type(name, (Artifact,), {"TYPE_NAME": name})
 
     def artifact(self, id: int) -> Artifact:
@@ -739,17 +803,141 @@ class Store:
         found = [self._artifact(proto) for proto in sorted(protos, key=_by_id)]
         return [each for each in found if name in (None, each.TYPE_NAME)]
 
+    def artifacts_at(self, uri: str) -> list[Artifact]:
+        """Return the artifacts with a location, in the order they were recorded."""
+        protos = self._patiently(lambda: self._mlmd.get_artifacts_by_uri(uri))
+        return [self._artifact(proto) for proto in sorted(protos, key=_by_id)]
+
+    def newest(self, kind: type[Artifact]) -> Iterator[Artifact]:
+        """Yield the artifacts of a type, the newest first.
+
+        Little is read for the first ones, however long the history is.
+
+        Args:
+            kind: The type.
+        """
+        low = 0
+        for block in self._newest_blocks(
+            self._mlmd.get_artifacts, self._mlmd.get_artifacts_by_id
+        ):
+            low = block[-1].id
+            for proto in block:
+                if self._type_name(proto.type_id, "artifact") == kind.TYPE_NAME:
+                    yield self._artifact(proto)
+        # ML Metadata's own paging sorts all that it chooses from, for every page.
+        for artifact in reversed(self.artifacts(kind) if low > 1 else []):
+            if artifact.id is not None and artifact.id < low:
+                yield artifact
+
+    def _newest_blocks(
+        self,
+        list_with: Callable[[Any], list[Any]],
+        get_by_id: Callable[[list[int]], list[Any]],
+    ) -> Iterator[list[Any]]:
+        """Yield the newest protos of a kind in blocks, the newest first."""
+        newest = self._patiently(lambda: list_with(self._newest_first(1)))
+        end = int(newest[0].id) if newest else 0
+        for high in range(end, max(end - _NEWEST, 0), -_BLOCK):
+            ids = list(range(max(high - _BLOCK, 0) + 1, high + 1))
+            block = self._patiently(lambda ids=ids: get_by_id(ids))  # type: ignore[misc]
+            if block:
+                yield sorted(block, key=_by_id, reverse=True)
+
+    def examples_of_span(self, pipeline: str, span: int) -> list[Examples]:
+        """Return the Examples of a span, in the order they were recorded.
+
+        They are looked up, unless the pipeline is one that TFX wrote, or an older
+        penstock: then all Examples of the store are looked through.
+
+        Args:
+            pipeline: Name of the pipeline.
+            span: The span.
+        """
+        context = self._find_context("pipeline", pipeline)
+        if context is None:
+            return []
+        if _SPAN in context.custom_properties:
+            index = self._find_context(_SPAN, f"{pipeline}.{span}")
+            protos = [] if index is None else self._artifacts_in(index)
+        else:
+            protos = self._patiently(
+                lambda: self._mlmd.get_artifacts_by_type(Examples.TYPE_NAME)
+            )
+        found = [self._artifact(proto) for proto in sorted(protos, key=_by_id)]
+        return [
+            each
+            for each in found
+            if isinstance(each, Examples)
+            and each.properties.get("span") == span
+            and (_SPAN in context.custom_properties or self._is_in(each, context))
+        ]
+
+    def _artifacts_in(
+        self, context: metadata_store_pb2.Context
+    ) -> list[metadata_store_pb2.Artifact]:
+        return self._patiently(lambda: self._mlmd.get_artifacts_by_context(context.id))
+
+    def _is_in(self, artifact: Artifact, context: metadata_store_pb2.Context) -> bool:
+        contexts = self._patiently(
+            lambda: self._mlmd.get_contexts_by_artifact(artifact.id)
+        )
+        return any(each.id == context.id for each in contexts)
+
+    @property
+    def pipelines(self) -> Pipelines:
+        """The pipelines that the store knows, by name, with their runs."""
+        from penstock.pipelines.history import Pipelines
+
+        return Pipelines(self)
+
+    def pipeline_names(self) -> list[str]:
+        """Return the names of the pipelines, in the order of their first runs."""
+        contexts = self._patiently(lambda: self._mlmd.get_contexts_by_type("pipeline"))
+        return [each.name for each in sorted(contexts, key=_by_id)]
+
+    def newest_runs(self, pipeline: str | None = None) -> Iterator[RunRecord]:
+        """Yield runs, the newest first.
+
+        Little is read for the first ones, however long the history is.
+
+        Args:
+            pipeline: Only those of this pipeline.
+        """
+        low = 0
+        for block in self._newest_blocks(
+            self._mlmd.get_contexts, self._mlmd.get_contexts_by_id
+        ):
+            low = block[-1].id
+            for context in block:
+                if context.type == "pipeline_run":
+                    run = self._run(context)
+                    if pipeline in (None, run.pipeline):
+                        yield run
+        for context in reversed(self._run_contexts(pipeline) if low > 1 else []):
+            if context.id < low:
+                yield self._run(context)
+
+    def _run_contexts(self, pipeline: str | None) -> list[metadata_store_pb2.Context]:
+        if pipeline is None:
+            found = self._patiently(
+                lambda: self._mlmd.get_contexts_by_type("pipeline_run")
+            )
+        else:
+            parent = self._find_context("pipeline", pipeline)
+            if parent is None:
+                return []
+            found = self._patiently(
+                lambda: self._mlmd.get_children_contexts_by_context(parent.id)
+            )
+        return sorted(found, key=_by_id)
+
     def runs(self, pipeline: str | None = None) -> list[RunRecord]:
         """Return the runs in the order they began.
 
         Args:
             pipeline: Only those of this pipeline.
         """
-        contexts = self._patiently(
-            lambda: self._mlmd.get_contexts_by_type("pipeline_run")
-        )
-        found = [self._run(context) for context in sorted(contexts, key=_by_id)]
-        return [each for each in found if pipeline in (None, each.pipeline)]
+        return [self._run(context) for context in self._run_contexts(pipeline)]
 
     def run(self, run_id: str) -> RunRecord:
         """Return a run by its id.
@@ -808,6 +996,20 @@ class Store:
         """Return the executions of a type, of all runs, in the order they began."""
         protos = self._patiently(lambda: self._mlmd.get_executions_by_type(type_name))
         return self._records(sorted(protos, key=_by_id))
+
+    def upstream(self, artifact: Artifact, kind: type[A]) -> tuple[A, ...]:
+        """Return the artifacts of a type that one came from; see `lineage.upstream`."""
+        from penstock.pipelines import lineage
+
+        found = lineage.upstream(self, artifact).of(kind)
+        return tuple(each for each in found if each.id != artifact.id)
+
+    def downstream(self, artifact: Artifact, kind: type[A]) -> tuple[A, ...]:
+        """Return the artifacts of a type that came of one; see `lineage.downstream`."""
+        from penstock.pipelines import lineage
+
+        found = lineage.downstream(self, artifact).of(kind)
+        return tuple(each for each in found if each.id != artifact.id)
 
     def producers(self, artifacts: Iterable[Artifact]) -> list[ExecutionRecord]:
         """Return the executions that these artifacts were first written by."""
@@ -1033,6 +1235,16 @@ def _get(slot: metadata_store_pb2.Value) -> PropertyValue:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+def _users_kind(parent: type[Artifact], name: str) -> type[Artifact] | None:
+    """Return the class below another one that somebody declared for a type."""
+    for each in parent.__subclasses__():
+        if each.TYPE_NAME == name and each.__module__ != __name__:
+            return each
+        if found := _users_kind(each, name):
+            return found
+    return None
 
 
 def _is_from_outside(artifact: Artifact) -> bool:
