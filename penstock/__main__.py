@@ -291,9 +291,8 @@ def plan(
             }
         )
         return
-    from rich.table import Table
-
     from rich.markup import escape
+    from rich.table import Table
 
     styles = {"will run": "cyan", "hit": "green", "depends": "yellow"}
     table = Table(title=f"plan of {planned.pipeline}", title_justify="left", box=None)
