@@ -160,7 +160,7 @@ class History:
         anomalies = does(
             "ExampleValidator",
             {"statistics": [found["statistics"]], "schema": [schema]},
-            anomalies=("ExampleAnomalies", {**splits, "blessed": '{"train": 1}'}),
+            anomalies=("ExampleAnomalies", {**splits, "blessed": {"train": 1}}),
         )["anomalies"]
         window = [
             each["CsvExampleGen"]["examples"]
@@ -394,5 +394,7 @@ def _fill(slots: Any, properties: Mapping[str, Any]) -> None:
             slots[name].int_value = value
         elif isinstance(value, float):
             slots[name].double_value = value
+        elif isinstance(value, dict):
+            slots[name].struct_value.update(value)
         else:
             slots[name].string_value = value

@@ -292,6 +292,17 @@ def reached(store: Store, source: Artifact) -> tuple[PushedModel, ...]:
     return downstream(store, source).of(PushedModel)
 
 
+def beginnings(lineage: Lineage) -> tuple[Artifact, ...]:
+    """Return what a lineage begins with: what none of its executions wrote."""
+    made = {
+        artifact.id
+        for execution in lineage.executions.values()
+        for artifacts in execution.outputs.values()
+        for artifact in artifacts
+    }
+    return tuple(each for each in lineage.of(Artifact) if each.id not in made)
+
+
 def sources(lineage: Lineage) -> tuple[ExternalArtifact, ...]:
     """Return the files from outside that a lineage begins with."""
     return lineage.of(ExternalArtifact)

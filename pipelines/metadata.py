@@ -1240,7 +1240,7 @@ def _number(value: object) -> float | None:
 def _users_kind(parent: type[Artifact], name: str) -> type[Artifact] | None:
     """Return the class below another one that somebody declared for a type."""
     for each in parent.__subclasses__():
-        if each.TYPE_NAME == name and each.__module__ != __name__:
+        if name == each.TYPE_NAME and each.__module__ != __name__:
             return each
         if found := _users_kind(each, name):
             return found
