@@ -10,7 +10,6 @@ that do a day once more. Then random questions are asked of each.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import math
 import random
@@ -25,9 +24,18 @@ from typing import Any, TypeAlias
 from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
+from penstock.components.base import Component, RunContext, output
 from penstock.pipelines import lineage
+from penstock.pipelines.inputs import LatestBlessed
 from penstock.pipelines.metadata import Store
-from penstock.schemas.artifacts import ARTIFACT_TYPES
+from penstock.pipelines.resolution import resolve
+from penstock.schemas.artifacts import (
+    ARTIFACT_TYPES,
+    Artifact,
+    Examples,
+    Model,
+    ModelBlessing,
+)
 
 LENGTHS = (100, 1_000, 10_000)
 
@@ -37,6 +45,7 @@ _BLESSED = 0.8  # of the models
 _BATCH = 500  # runs that are written at once
 _DAY = 86_400  # seconds
 _FIRST = 1_600_000_000
+_MOST_SECONDS = 10  # for one kind of question
 
 _COMPONENTS = (
     *("CsvExampleGen", "StatisticsGen", "ImportSchemaGen", "ExampleValidator"),
@@ -97,7 +106,7 @@ class History:
         self._days: list[dict[str, Outputs]] = []
         self._blessed: int | None = None
         self._empty()
-        self._pipeline = self._context("pipeline", "taxi")
+        self._pipeline = self._context("pipeline", "taxi", penstock_span=1)
         self._nodes = {
             name: self._context("node", f"taxi.{name}") for name in _COMPONENTS
         }
@@ -138,8 +147,11 @@ class History:
                 self._execution(component, inputs, done[component])
             return done[component]
 
+        if "span" not in done:
+            done["span"] = {"context": self._context("penstock_span", f"taxi.{day}")}
         if "CsvExampleGen" not in done:
             self.spans.append(self._counts["artifact"] + 1)
+            self._attributions.add((done["span"]["context"], self.spans[-1]))
         splits = {"span": day, "split_names": '["train", "eval"]'}
         external = [done["files"]["external"]]
         examples = does(
@@ -398,3 +410,116 @@ def _fill(slots: Any, properties: Mapping[str, Any]) -> None:
             slots[name].struct_value.update(value)
         else:
             slots[name].string_value = value
+
+
+# --- questions
+
+
+class Compare(Component):
+    """Ask for what a candidate is compared with."""
+
+    model: Model
+    baseline: Model | None = None
+    blessing: ModelBlessing = output()
+
+    def run(self, context: RunContext) -> None:
+        raise NotImplementedError
+
+
+def _questions(store: Store, history: History) -> dict[str, Callable[[], int]]:
+    """Return what asks each kind of question once, and says how large the answer is."""
+    chance = random.Random(1)
+
+    def impact(source: Artifact) -> int:
+        return len(lineage.downstream(store, source).artifacts)
+
+    def impact_of_span() -> int:
+        span = chance.randrange(len(history.files))
+        found = lineage.impact(store, *lineage.of_span(store, "taxi", span))
+        return len(found.models) + len(found.pushed)
+
+    def served() -> int:
+        newest = len(history.pushed)
+        version = chance.randint(max(newest - 20, 0) + 1, newest)
+        return len(lineage.made(store, "/serving/taxi", version).artifacts)
+
+    def newest_run() -> int:
+        run = store.pipelines["taxi"].runs[-1]
+        return len(run["Trainer"]["model"].upstream(Examples))
+
+    def latest_blessed() -> int:
+        model = store.artifact(history.models[-1])
+        assert isinstance(model, Model)
+        ask = Compare(model=model, baseline=LatestBlessed())
+        return len(resolve(ask, "taxi", store, {}).inputs["baseline"])
+
+    def of(numbers: list[int], ask: Callable[[Artifact], int]) -> Callable[[], int]:
+        return lambda: ask(store.artifact(chance.choice(numbers)))
+
+    return {
+        "impact_of_examples": of(history.spans, impact),
+        "impact_of_file": of(history.files, impact),
+        "impact_of_span": impact_of_span,
+        "origin_of_pushed": of(
+            history.pushed, lambda each: len(lineage.upstream(store, each).artifacts)
+        ),
+        "origin_of_served": served,
+        "newest_run": newest_run,
+        "latest_blessed": latest_blessed,
+    }
+
+
+def _measured(ask: Callable[[], int], most: int) -> dict[str, float]:
+    """Ask so often, or for ten seconds; return milliseconds and the largest answer."""
+    ask()
+    began = time.perf_counter()
+    seconds: list[float] = []
+    sizes = []
+    while len(seconds) < most and time.perf_counter() - began < _MOST_SECONDS:
+        started = time.perf_counter()
+        sizes.append(ask())
+        seconds.append(time.perf_counter() - started)
+    seconds.sort()
+    return {
+        "median_ms": round(statistics.median(seconds) * 1_000, 2),
+        "p95_ms": round(seconds[math.ceil(0.95 * len(seconds)) - 1] * 1_000, 2),
+        "questions": len(seconds),
+        "artifacts": max(sizes),
+    }
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Build histories, ask questions of each, and return how long the answers took."""
+    parser = argparse.ArgumentParser(prog="lineage", description=__doc__)
+    parser.add_argument("--runs", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--questions", type=int, default=300, help="of each kind")
+    options = parser.parse_args(argv)
+
+    found: dict[int, dict[str, dict[str, float]]] = {}
+    shares = {}
+    with tempfile.TemporaryDirectory(prefix="penstock-lineage-") as folder:
+        for runs in sorted(options.runs):
+            path = Path(folder) / f"{runs}.sqlite"
+            started = time.perf_counter()
+            history = History(path, runs)
+            shares[runs] = round(history.cached_share, 3)
+            built = time.perf_counter() - started
+            print(f"{runs} runs, built in {built:.0f} s", file=sys.stderr, flush=True)
+            store = Store(f"sqlite:///{path}", create=False)
+            found[runs] = {
+                name: _measured(ask, options.questions)
+                for name, ask in _questions(store, history).items()
+            }
+            print(json.dumps(found[runs]), file=sys.stderr, flush=True)
+            path.unlink()
+    last, before = found[max(found)], found[sorted(found)[-2:][0]]
+    growth = {name: last[name]["p95_ms"] / before[name]["p95_ms"] for name in last}
+    return {
+        "p95_ms": max(each["p95_ms"] for each in last.values()),
+        "growth": round(max(growth.values()), 2),
+        "runs": sorted(found),
+        "executions_per_run": len(_COMPONENTS),
+        "cached_share": shares[max(found)],
+        "growth_of": {name: round(each, 2) for name, each in growth.items()},
+        "questions": {str(runs): each for runs, each in found.items()},
+    }

@@ -88,9 +88,9 @@ class Runs(Sequence["Run"]):
 
     def __getitem__(self, index: int | slice) -> Run | Sequence[Run]:
         if isinstance(index, slice):
-            if index.start is not None and index.start < 0 and index.stop is None:
-                newest = list(itertools.islice(reversed(self), -index.start))
-                return newest[::-1][:: index.step]
+            count = -(index.start or 0)
+            if count > 0 and index.stop is None and index.step is None:
+                return list(itertools.islice(reversed(self), count))[::-1]
             return list(self)[index]
         runs, place = (reversed(self), -index - 1) if index < 0 else (self, index)
         for run in itertools.islice(runs, place, None):

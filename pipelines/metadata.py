@@ -878,10 +878,21 @@ class Store:
         return self._patiently(lambda: self._mlmd.get_artifacts_by_context(context.id))
 
     def _is_in(self, artifact: Artifact, context: metadata_store_pb2.Context) -> bool:
-        contexts = self._patiently(
+        contexts = self._contexts_around(
             lambda: self._mlmd.get_contexts_by_artifact(artifact.id)
         )
         return any(each.id == context.id for each in contexts)
+
+    def _contexts_around(
+        self, call: Callable[[], list[metadata_store_pb2.Context]]
+    ) -> list[metadata_store_pb2.Context]:
+        """Return the contexts of something, which may be in none."""
+        try:
+            return self._patiently(call)
+        except MetadataError as error:
+            if "No contexts found" not in str(error.__cause__):
+                raise
+            return []
 
     @property
     def pipelines(self) -> Pipelines:
@@ -1112,7 +1123,7 @@ class Store:
             for name in ("pipeline", "run", "component")
         )
         if not run_id:  # written by TFX, by an older penstock, or outside of any run
-            contexts = self._patiently(
+            contexts = self._contexts_around(
                 lambda: self._mlmd.get_contexts_by_execution(proto.id)
             )
             names = {context.type: context.name for context in contexts}
