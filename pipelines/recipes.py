@@ -43,7 +43,7 @@ def recipe(execution: ExecutionRecord) -> Recipe:
         parts.get("code", ""),
         {
             name: value
-            for name, value in execution.properties.items()
+            for name, value in sorted(execution.properties.items())
             if name != "reason" and not name.startswith(("penstock_", "__"))
         },
         {

@@ -91,7 +91,8 @@ def _job(execution: ExecutionRecord, name: str) -> str:
 def _run_id(execution: ExecutionRecord, number: str = "") -> str:
     """Return the same id for the same execution, or the same run, at any time."""
     name = "/".join((execution.pipeline, execution.run_id, number))
-    return str(uuid.uuid5(_RUNS, name))
+    encodable = name.encode("utf-8", "backslashreplace").decode()
+    return str(uuid.uuid5(_RUNS, encodable))
 
 
 def _run(execution: ExecutionRecord) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def _dataset(artifact: Artifact, keys: list[str]) -> dict[str, Any]:
         "dataSource": _facet(
             "facets/1-0-1/DatasourceDatasetFacet.json",
             name=place,
-            uri=quote(uri, safe=":/%"),
+            uri=quote(uri, safe=":/%", errors="backslashreplace"),
         ),
         "penstock_artifact": _facet(
             "",
