@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 
 from penstock.pipelines.metadata import ExecutionRecord
-from penstock.schemas.artifacts import PropertyValue
+from penstock.schemas.artifacts import Artifact, PropertyValue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,16 @@ def recipe(execution: ExecutionRecord) -> Recipe:
             if name == "python" or name.startswith("library ")
         },
         {
-            f"{key}[{index}]": artifact.digest or artifact.uri
+            f"{key}[{index}]": artifact.digest or location(artifact)
             for key, artifacts in execution.inputs.items()
             for index, artifact in enumerate(artifacts)
         },
     )
+
+
+def location(artifact: Artifact) -> str:
+    """Return where an artifact of the store lies; empty where that is not recorded.
+
+    Other tools record artifacts that lie nowhere.
+    """
+    return "" if artifact.is_promise else artifact.uri

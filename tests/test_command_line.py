@@ -596,9 +596,9 @@ def test_diff_says_in_what_two_runs_differ(
     said = penstock("diff", first, "last", "--root", tmp_path, "--json")
     assert said.code == 0
     assert (said.json["before"]["run"], said.json["after"]["run"]) == (first, second)
-    rows = {"name": "rows", "before": 3, "after": 5}
     assert said.json["parameters"] == [
-        *({"component": "", **rows}, {"component": "Make", **rows})
+        {"component": component, "name": "rows", "before": 3, "after": 5}
+        for component in ("", "Make")
     ]
     assert said.json["code"] == said.json["states"] == said.json["metrics"] == []
     data = {each["component"]: each["name"] for each in said.json["data"]}

@@ -17,23 +17,6 @@ FORMS: dict[str, Callable[[Lineage], str]] = {
 """What makes the text of a file, by how the file's name ends."""
 
 
-def check(path: Path) -> None:
-    """Check that a file's name says in which form it is to be.
-
-    Args:
-        path: The file.
-
-    Raises:
-        PipelineError: If it ends in nothing known.
-    """
-    if path.suffix not in FORMS:
-        raise PipelineError(
-            f"'{path}' does not say in which form the lineage is to be written: it "
-            f"ends in '{path.suffix}', and not in one of {quoted(FORMS)}. Name a file "
-            f"that does.{did_you_mean(path.suffix, FORMS)}"
-        )
-
-
 def write(found: Lineage, path: Path) -> None:
     """Write a lineage to a file, in the form that its name asks for.
 
@@ -46,7 +29,12 @@ def write(found: Lineage, path: Path) -> None:
         MetadataError: If the lineage is too large for a page.
         DataError: If it cannot be written.
     """
-    check(path)
+    if path.suffix not in FORMS:
+        raise PipelineError(
+            f"'{path}' does not say in which form the lineage is to be written: it "
+            f"ends in '{path.suffix}', and not in one of {quoted(FORMS)}. Name a file "
+            f"that does.{did_you_mean(path.suffix, FORMS)}"
+        )
     text = FORMS[path.suffix](found)
     try:
         path.write_text(text, encoding="utf-8")

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from penstock.pipelines.lineage import Lineage
 from penstock.pipelines.metadata import ExecutionRecord, State
-from penstock.pipelines.recipes import recipe
+from penstock.pipelines.recipes import location, recipe
 from penstock.schemas.artifacts import Artifact
 
 _SPECIFICATION = "https://openlineage.io/spec"
@@ -145,10 +145,12 @@ def _datasets(sides: Mapping[str, Iterable[Artifact]]) -> list[dict[str, Any]]:
 
 
 def _dataset(artifact: Artifact, keys: list[str]) -> dict[str, Any]:
-    parts = urlsplit(artifact.uri)
-    is_url = "://" in artifact.uri
+    # What lies nowhere is known by its number.
+    where = location(artifact) or f"/{artifact.TYPE_NAME}/{artifact.id}"
+    parts = urlsplit(where)
+    is_url = "://" in where
     place = f"{parts.scheme}://{parts.netloc}" if is_url else "file"
-    uri = artifact.uri if is_url else f"file://{artifact.uri}"
+    uri = where if is_url else f"file://{where}"
     facets = {
         "dataSource": _facet(
             "facets/1-0-1/DatasourceDatasetFacet.json",
@@ -169,7 +171,7 @@ def _dataset(artifact: Artifact, keys: list[str]) -> dict[str, Any]:
             "facets/1-0-0/DatasetVersionDatasetFacet.json",
             datasetVersion=artifact.digest,
         )
-    name = parts.path.lstrip("/") if is_url else artifact.uri
+    name = parts.path.lstrip("/") if is_url else where
     return {"namespace": place, "name": name or "/", "facets": facets}
 
 

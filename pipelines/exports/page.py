@@ -18,7 +18,7 @@ from penstock.pipelines.exports.graph import Edge, Graph, Node, graph_of
 from penstock.pipelines.exports.layout import Layout, lay_out
 from penstock.pipelines.lineage import Lineage
 from penstock.pipelines.metadata import ExecutionRecord
-from penstock.pipelines.recipes import recipe
+from penstock.pipelines.recipes import location, recipe
 from penstock.schemas.artifacts import Artifact, PropertyValue
 from penstock.schemas.errors import MetadataError
 
@@ -174,7 +174,7 @@ def _sections(graph: Graph) -> Iterator[_Section]:
 
 
 def _of_artifact(artifact: Artifact) -> tuple[Facts, Mapping[str, Facts]]:
-    facts = [("location", artifact.uri), ("digest", artifact.digest)]
+    facts = [("location", location(artifact)), ("digest", artifact.digest)]
     said = {key: each for key, each in artifact.properties.items() if key != "digest"}
     return [each for each in facts if each[1]], {"properties": _facts(said)}
 

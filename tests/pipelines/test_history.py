@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.lineage import History
+from benchmarks.lineage import main as benchmark
 from penstock.components.base import Component, RunContext, output
 from penstock.pipelines import lineage
 from penstock.pipelines.metadata import RunState, State, Store
@@ -314,6 +315,22 @@ def test_the_histories_that_questions_are_measured_on_are_as_told(
     assert 7 <= len(found.models) <= 8
     for number in history.pushed[::50]:
         assert type(store.artifact(number)) is PushedModel
+
+
+def test_the_benchmark_says_the_worst_of_all_questions() -> None:
+    said = benchmark(["--runs", "10", "20", "40", "--questions", "3"])
+    longest, before = said["questions"]["40"], said["questions"]["20"]
+    assert set(longest) == {
+        *("impact_of_examples", "impact_of_file", "impact_of_span", "newest_run"),
+        *("origin_of_pushed", "origin_of_served", "latest_blessed"),
+    }
+    assert said["p95_ms"] == max(each["p95_ms"] for each in longest.values())
+    growth = {
+        name: longest[name]["p95_ms"] / before[name]["p95_ms"] for name in longest
+    }
+    assert said["growth"] == round(max(growth.values()), 2)
+    assert all(0 < each["artifacts"] <= 100 for each in longest.values())
+    assert said["runs"] == [10, 20, 40]
 
 
 def test_what_lies_before_the_newest_is_found_too(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_metadata.proto import metadata_store_pb2 as pb
 
+from penstock.components.serving.version_dir import push
 from penstock.pipelines import lineage
 from penstock.pipelines.metadata import State, Store
 from penstock.pipelines.run import run
@@ -319,6 +321,24 @@ def test_what_made_a_served_version(tmp_path: Path) -> None:
         *(str(serving / "1"), str(tmp_path / "third" / "1"))
     ]
     assert lineage.sources(made) == made.of(ExternalArtifact) == ()
+
+
+def test_a_served_version_says_itself_which_run_pushed_it(tmp_path: Path) -> None:
+    """Of two pushes to one place, after somebody emptied the directory."""
+    serving = tmp_path / "serving"
+    first = run(toy(serving_dir=serving), tmp_path, runner=LocalRunner())
+    second = run(toy(rows=5, serving_dir=serving), tmp_path, runner=LocalRunner())
+    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+    ids = [each["Push"].outputs["pushed"].id for each in (first, second)]
+    assert lineage.pushed(store, serving, 1).id == ids[1]
+    model = first["Fit"].outputs["model"].path / "Format-Serving"
+    for run_id, expected in (
+        *((first.run_id, ids[0]), (second.run_id, ids[1])),
+        *((None, ids[1]), ("of another store", ids[1])),
+    ):
+        shutil.rmtree(serving, ignore_errors=True)
+        push(serving, model, run_id=run_id)
+        assert lineage.pushed(store, serving, 1).id == expected
 
 
 def test_the_model_behind_a_pushed_one(tmp_path: Path) -> None:

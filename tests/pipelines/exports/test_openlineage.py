@@ -121,6 +121,14 @@ def test_artifacts_behind_urls_and_under_two_keys() -> None:
     assert dataset["facets"]["penstock_artifact"]["keys"] == ["a[0]", "a[1]", "b[0]"]
 
 
+def test_artifacts_that_lie_nowhere_are_known_by_their_numbers() -> None:
+    nowhere = Examples(id=7)
+    step = execution(1, "Step", {"a": (nowhere,)}, {})
+    (start, _) = events_of(Lineage(nowhere, {7: nowhere}, {1: step}))
+    assert start["inputs"][0]["name"] == "/Examples/7"
+    assert start["run"]["facets"]["penstock_execution"]["data"] == {"a[0]": ""}
+
+
 def test_runs_have_recipes_parents_and_errors() -> None:
     events = events_of(taxi_lineage())
     facets = [event["run"]["facets"] for event in events]
