@@ -1342,10 +1342,11 @@ def _print_recipes(found: Lineage) -> None:
     rows: dict[tuple[str, ...], None] = {}
     for _, each in sorted(found.executions.items()):
         made = recipe(each)
-        parameters = [f"{key}={value}" for key, value in made.parameters.items()]
-        environment = [f"{key} {value}" for key, value in made.environment.items()]
-        code = _short(made.code)
-        rows[each.component, code, "\n".join(parameters), ", ".join(environment)] = None
+        parameters = [f"{key}={_short(on)}" for key, on in made.parameters.items()]
+        environment = [f"{key} {version}" for key, version in made.environment.items()]
+        listed = (", ".join(each) for each in (parameters, environment))
+        row = (each.component, _short(made.code), *listed)
+        rows[row] = None
     console = _console()
     for title, lines in (
         (("component", "code", "parameters", "environment"), rows),
@@ -1372,9 +1373,11 @@ def _print_recipes(found: Lineage) -> None:
 
 
 def _short(value: Any) -> str:
-    """Return a value as tables show it: of a digest, the beginning."""
+    """Return a value as tables show it: of a digest and of much text, the beginning."""
     text = "–" if value is None else str(value)
-    return text.removeprefix("sha256:")[:12] if text.startswith("sha256:") else text
+    if text.startswith("sha256:"):
+        return text.removeprefix("sha256:")[:12]
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 @app.command()

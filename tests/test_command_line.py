@@ -499,7 +499,7 @@ def test_lineage_says_what_it_was_made_with(
     lines = re.sub(" +", " ", said).splitlines()
     assert "component code parameters environment" in map(str.strip, lines)
     code = recipes["Make"]["code"][7:19]
-    assert f"Make {code} rows=3 python {python}" in map(str.strip, lines)
+    assert f"Make {code} rows=3, text=row python {python}" in map(str.strip, lines)
     assert "data span digest location" in map(str.strip, lines)
     down = penstock("lineage", "1", "--downstream", "--root", root, "--json")
     (examples,) = (each for each in down.json["artifacts"] if each["id"] == 1)
