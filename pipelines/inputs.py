@@ -207,7 +207,7 @@ class _LatestBlessed:
         blocked = block_list(store)
         seen: set[int] = set()
         newest, best = 0, None
-        for each in store.newest(pipeline=pipeline):
+        for each in store.newest(Model, ModelBlessing, pipeline=pipeline):
             number = each.artifact.id or 0
             # What is still to come was written by executions that began before this
             # one, and so can only bless models that were recorded before this.
@@ -303,7 +303,7 @@ class _Where:
         """Yield artifacts, the newest first, as they are asked and as they are."""
         seen: set[int | None] = set()
         written = store.newest(self.kind, pipeline=pipeline, component=self.component)
-        size = 16
+        size = 4
         while page := list(itertools.islice(written, size)):
             size = min(2 * size, 256)
             found = {each.artifact.id: each.artifact for each in page if each.is_live}

@@ -59,6 +59,10 @@ _CACHE = "execution_cache"
 _SPANS = "penstock_spans"
 _SPANS_EACH = 100
 
+# Among how many of the last executions, of all pipelines, something is looked for
+# before all that a pipeline has is looked at.
+_RECENT = 2_048
+
 
 class State(enum.Enum):
     """How an execution stands, or how it ended."""
@@ -951,71 +955,57 @@ class Store:
     # Newest first --------------------------------------------------------------
 
     def newest(
-        self,
-        kind: type[Artifact] | None = None,
-        *,
-        pipeline: str,
-        component: str = "",
+        self, *kinds: type[Artifact], pipeline: str, component: str = ""
     ) -> Iterator[Written]:
         """Yield what a pipeline wrote or took from the cache, the last first.
 
-        Read page by page: who stops early pays for what is recent, however long the
-        history is. An artifact comes once for every execution that it is an output of.
+        Who stops early pays for what is recent, however long the history is: the
+        newest executions are found by their numbers, in pages. (Of a context, ML
+        Metadata finds not even the newest without a look at all that it has.) Only
+        what is not found among the last of all pipelines takes such a look.
 
         Args:
-            kind: Only artifacts of this type.
+            kinds: The types of artifacts.
             pipeline: Name of the pipeline.
             component: Only what this component wrote.
         """
-        name = None if kind is None else kind.TYPE_NAME
-        for page in self._newest_executions(pipeline):
-            own = [
-                each
-                for each in page
-                if not component or self._is_of(each, pipeline, component)
-            ]
-            yield from self._written(own, name)
-
-    def _newest_executions(
-        self, pipeline: str
-    ) -> Iterator[list[metadata_store_pb2.Execution]]:
-        """Yield pages of a pipeline's executions, the newest first.
-
-        They are found by their numbers, among those of all pipelines: of a context, ML
-        Metadata finds not even the newest without a look at all that it has. That is
-        done once, where others wrote so much since that it is the shorter way.
-        """
+        names = {each.TYPE_NAME for each in kinds}
         context = self._find_context("pipeline", pipeline)
         if context is None:
             return
         top = self._patiently(lambda: self._mlmd.get_executions(self._newest_first(1)))
         end = int(top[0].id) + 1 if top else 1
-        size, foreign, patience, most = 32, 0, 1_000.0, 256
-        while end > 1:
-            if foreign >= patience:
-                patience = math.inf
-                listed = self._newest_in(context, most)
-                older = [each for each in listed if each.id < end]
-                if older:
-                    yield older
-                if len(listed) < most:
-                    return
-                end = min(end, int(listed[-1].id))
-                continue
+        least, size = end - _RECENT, 32
+        while end > max(least, 1):
             page = self._executions(range(max(1, end - size), end))
-            own = [each for each in page if self._is_of(each, pipeline)]
-            if own:
-                yield own
-            foreign = 0 if own else foreign + size
+            own = [each for each in page if self._is_of(each, pipeline, component)]
+            yield from self._written(own, names)
             end, size = end - size, min(2 * size, 256)
+        if end > 1:
+            for each in self._all_written(context, names, pipeline, component):
+                if each.execution_id < end:
+                    yield each
 
-    def _newest_in(
-        self, context: metadata_store_pb2.Context, limit: int
-    ) -> list[metadata_store_pb2.Execution]:
-        options = self._newest_first(limit)
-        return self._patiently(
-            lambda: self._mlmd.get_executions_by_context(context.id, options)
-        )
+    def _all_written(
+        self,
+        context: metadata_store_pb2.Context,
+        names: Collection[str],
+        pipeline: str,
+        component: str,
+    ) -> list[Written]:
+        """Return each artifact of a context with the last execution that wrote it."""
+        stored = {each.id: each for each in self._artifacts_in(context, names)}
+        writers = self._last_writers(stored, pipeline, component)
+        ranked = sorted(writers, key=lambda id: (writers[id].id, id), reverse=True)
+        return [self._as_written(stored[id], writers[id]) for id in ranked]
+
+    def _artifacts_in(
+        self, context: metadata_store_pb2.Context, names: Collection[str]
+    ) -> list[metadata_store_pb2.Artifact]:
+        found = self._patiently(lambda: self._mlmd.get_artifacts_by_context(context.id))
+        return [
+            each for each in found if self._type_name(each.type_id, "artifact") in names
+        ]
 
     def _executions(self, ids: Iterable[int]) -> list[metadata_store_pb2.Execution]:
         """Return the executions that there are with these numbers, the newest first."""
@@ -1042,9 +1032,9 @@ class Store:
         )
 
     def _written(
-        self, protos: Sequence[metadata_store_pb2.Execution], name: str | None
+        self, protos: Sequence[metadata_store_pb2.Execution], names: Collection[str]
     ) -> Iterator[Written]:
-        """Yield the outputs of executions, those of one type if it is named."""
+        """Yield the outputs of executions, those of some types."""
         ids = [int(proto.id) for proto in protos]
         if not ids:
             return
@@ -1055,19 +1045,23 @@ class Store:
                 outputs.setdefault(event.execution_id, set()).add(event.artifact_id)
         stored = self._artifact_protos(itertools.chain(*outputs.values()))
         for proto in protos:
-            component = proto.custom_properties["penstock_component"].string_value
             for id in sorted(outputs.get(proto.id, ()), reverse=True):
-                if name not in (None, self._type_name(stored[id].type_id, "artifact")):
-                    continue
-                artifact = self._artifact(stored[id])
-                first = artifact.properties.get("penstock_execution")
-                yield Written(
-                    artifact,
-                    int(proto.id),
-                    component,
-                    is_first=first == proto.id,
-                    is_live=self._is_live(stored[id]),
-                )
+                if self._type_name(stored[id].type_id, "artifact") in names:
+                    yield self._as_written(stored[id], proto)
+
+    def _as_written(
+        self,
+        proto: metadata_store_pb2.Artifact,
+        execution: metadata_store_pb2.Execution,
+    ) -> Written:
+        artifact = self._artifact(proto)
+        return Written(
+            artifact,
+            int(execution.id),
+            execution.custom_properties["penstock_component"].string_value,
+            is_first=artifact.properties.get("penstock_execution") == execution.id,
+            is_live=self._is_live(proto),
+        )
 
     def _writing_events(self) -> tuple[int, ...]:
         # Not INTERNAL_OUTPUT: what a Resolver of TFX found, it did not write.
@@ -1097,10 +1091,17 @@ class Store:
             Numbers of executions by numbers of artifacts; without those that nothing
             here wrote or took from the cache.
         """
+        ids = [each.id for each in artifacts if each.id is not None]
+        found = self._last_writers(ids, pipeline, component)
+        return {id: int(each.id) for id, each in found.items()}
+
+    def _last_writers(
+        self, ids: Iterable[int], pipeline: str, component: str
+    ) -> dict[int, metadata_store_pb2.Execution]:
         return self._newest_seen(
-            self._linked(artifacts, self._writing_events()),
+            self._linked(ids, self._writing_events()),
             lambda page: {
-                int(each.id): int(each.id)
+                int(each.id): each
                 for each in page
                 if self._is_of(each, pipeline, component)
             },
@@ -1108,7 +1109,7 @@ class Store:
 
     def _linked(
         self,
-        artifacts: Iterable[Artifact],
+        ids: Iterable[int],
         kinds: tuple[int, ...],
         but: Collection[str] = (),
     ) -> dict[int, list[int]]:
@@ -1117,10 +1118,10 @@ class Store:
         The newest first, by the number of the artifact; without events that have only
         these keys.
         """
-        ids = sorted({each.id for each in artifacts if each.id is not None})
-        if not ids:
+        wanted = sorted(set(ids))
+        if not wanted:
             return {}
-        events = self._patiently(lambda: self._mlmd.get_events_by_artifact_ids(ids))
+        events = self._patiently(lambda: self._mlmd.get_events_by_artifact_ids(wanted))
         linked: dict[int, set[int]] = {}
         for event in events:
             if event.type in kinds and any(key not in but for key, _ in _path(event)):
@@ -1142,12 +1143,13 @@ class Store:
         Returns:
             Artifacts by the numbers of those that were read.
         """
-        event = self._pb.Event
+        ids = [each.id for each in artifacts if each.id is not None]
+        reading = (self._pb.Event.INPUT, self._pb.Event.DECLARED_INPUT)
         return self._newest_seen(
-            self._linked(artifacts, (event.INPUT, event.DECLARED_INPUT), but),
+            self._linked(ids, reading, but),
             lambda page: {
                 each.execution_id: each.artifact
-                for each in self._written(page, kind.TYPE_NAME)
+                for each in self._written(page, {kind.TYPE_NAME})
                 if isinstance(each.artifact, kind)
             },
         )
@@ -1215,10 +1217,8 @@ class Store:
     def _examples_in(
         self, context: metadata_store_pb2.Context, low: float, high: float
     ) -> list[Examples]:
-        protos = self._patiently(
-            lambda: self._mlmd.get_artifacts_by_context(context.id)
-        )
-        live = [self._artifact(each) for each in protos if self._is_live(each)]
+        found = self._artifacts_in(context, {Examples.TYPE_NAME})
+        live = [self._artifact(each) for each in found if self._is_live(each)]
         return [
             each
             for each in live
