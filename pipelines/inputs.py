@@ -384,7 +384,7 @@ class _Spans:
     ) -> str:
         spans = _numbers([each.span for each in reversed(found)])
         said = (
-            f"'{self}' finds {len(found) or 'no'} span{'s' * (len(found) != 1)} of "
+            f"'{self}' finds {len(found) or 'no'} span{'s' * (len(found) > 1)} of "
             f"Examples in pipeline '{pipeline}'{f' ({spans})' if found else ''}, where "
             f"at least {self.at_least} are wanted."
         )
