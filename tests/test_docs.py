@@ -114,7 +114,9 @@ def test_the_guide_to_resolved_inputs_prints_what_it_says(tmp_path: Path) -> Non
 
 def test_the_guide_to_environments_runs(tmp_path: Path) -> None:
     line, has_numpy = run_blocks(tmp_path, DOCS / "environment.md").splitlines()
-    assert re.fullmatch(r".+ \d.+, packages [0-9a-f]{12}, \d+ x .+, no repository", line)
+    assert re.fullmatch(
+        r".+ \d.+, packages [0-9a-f]{12}, \d+ x .+, no repository", line
+    )
     assert has_numpy == "True"
 
 
