@@ -456,6 +456,14 @@ class _Resolve:
     def nearest(self, store: Store, pipeline: str, component: Component) -> str:
         return ""
 
+    def __deepcopy__(self, memo: Any) -> _Resolve:
+        return self
+
+    def __reduce__(self) -> Any:
+        # The process of a component resolves nothing, and the function may live in a
+        # script that is not loaded there.
+        return _Elsewhere, (str(self),)
+
     def _checked(self, found: object) -> Artifact:
         if isinstance(found, Artifact) and not found.is_promise:
             if isinstance(found, self.kind):
@@ -471,6 +479,25 @@ class _Resolve:
             f"'{self}' returned {found!r} ({type(found).__name__}), where {takes} is "
             "needed. Return what is in the lineage store, or on disk."
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Elsewhere:
+    """What stands for a function's promise in another process than its own."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def resolve(self, store: Store, pipeline: str, component: Component) -> Found:
+        raise PipelineError(
+            f"'{self}' was carried here from another process, without its function. "
+            "Make the pipeline in the process that runs it."
+        )
+
+    def nearest(self, store: Store, pipeline: str, component: Component) -> str:
+        return ""
 
 
 def _check_kind(name: str, kind: object) -> None:

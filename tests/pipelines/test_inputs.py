@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -850,6 +855,53 @@ def test_where_a_function_raises_is_told(tmp_path: Path) -> None:
     told = failure(tmp_path, Use(model=Resolve(broken, Model)))
     assert told.startswith("'Use' failed in broken (test_inputs.py, line ")
     assert told.endswith("): ValueError: no idea")
+
+
+SCRIPT = """
+from penstock import LocalRunner, Pipeline, Resolve, run
+from penstock.schemas import Model
+from tests.pipelines.toys import IsolatedFit, Make
+
+
+def oldest(store, pipeline, component):
+    return next(iter(store.artifacts(Model, pipeline=pipeline)), None)
+
+
+if __name__ == "__main__":
+    for rows in (3, 4):
+        make = Make(rows=rows)
+        fit = IsolatedFit(examples=make.examples, baseline=Resolve(oldest, Model))
+        result = run(Pipeline("p", [make, fit]), "root", runner=LocalRunner())
+        print([each.id for each in result["IsolatedFit"].inputs.get("baseline", ())])
+"""
+
+
+def test_a_script_has_functions_for_components_in_processes_of_their_own(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("[]\n[2]\n", 0), done.stderr
+
+
+def test_a_promise_that_was_carried_elsewhere_finds_nothing(tmp_path: Path) -> None:
+    use = Use(model=Resolve(oldest, Model))
+    assert repr(copy.deepcopy(use)) == repr(use)
+    carried = pickle.loads(pickle.dumps(use))
+    assert repr(carried) == repr(use)
+    assert failure(tmp_path, carried) == (
+        f"'Use' failed: 'Resolve({__name__}.oldest, Model)' was carried here from "
+        "another process, without its function. Make the pipeline in the process that "
+        "runs it."
+    )
+    assert "finds nothing for Use.model" in failure(tmp_path, copy.deepcopy(use))
 
 
 def test_a_function_that_another_process_cannot_find_is_refused() -> None:
