@@ -304,7 +304,7 @@ def main(folder: Path) -> None:
         for name, path in request.module_files.items():
             _load_module(name, path)
         if request.main_path:
-            _load_main(request.main_path)
+            load_main(request.main_path)
         live: Component = pickle.loads(request.component)
         context = RunContext(
             run_id=request.run_id,
@@ -378,7 +378,7 @@ def _load_module(name: str, path: str) -> None:
     spec.loader.exec_module(module)
 
 
-def _load_main(path: str) -> None:
+def load_main(path: str) -> None:
     """Make what a script defines importable as `__main__`, without running its main."""
     module = types.ModuleType("__main__")
     module.__dict__.update(runpy.run_path(path, run_name="__penstock_main__"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import errno
+import json
 import logging
 import os
 import re
@@ -28,6 +29,7 @@ from penstock.pipelines import cache, logs
 from penstock.pipelines.code import Code
 from penstock.pipelines.commit import Commit, Places
 from penstock.pipelines.disk import sync_folder
+from penstock.pipelines.encoding import encoded
 from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
 from penstock.pipelines.inputs import resolvers_of
 from penstock.pipelines.metadata import State, Store, traceback_tail
@@ -172,6 +174,10 @@ class ActiveRun:
         if execution.fingerprint is not None:
             properties["penstock_fingerprint"] = execution.fingerprint.digest
             properties["penstock_parts"] = execution.fingerprint.text
+        if state is State.RUNNING:
+            properties["penstock_parameters"] = json.dumps(
+                {key: encoded(each) for key, each in live.parameters.items()}
+            )
         if hit is not None:
             properties["penstock_cached_execution"] = hit.execution.id
             properties["penstock_seconds"] = 0.0
