@@ -106,7 +106,9 @@ class History:
         self._days: list[dict[str, Outputs]] = []
         self._blessed: int | None = None
         self._empty()
-        self._pipeline = self._context("pipeline", "taxi", penstock_span=1)
+        self._pipeline = self._context("pipeline", "taxi")
+        self._spans = self._context("penstock_spans", "taxi", is_whole=1)
+        self._blocks: list[int] = []  # contexts of a hundred spans each
         self._nodes = {
             name: self._context("node", f"taxi.{name}") for name in _COMPONENTS
         }
@@ -147,11 +149,9 @@ class History:
                 self._execution(component, inputs, done[component])
             return done[component]
 
-        if "span" not in done:
-            done["span"] = {"context": self._context("penstock_span", f"taxi.{day}")}
         if "CsvExampleGen" not in done:
             self.spans.append(self._counts["artifact"] + 1)
-            self._attributions.add((done["span"]["context"], self.spans[-1]))
+            self._attributions.add((self._block(day // 100), self.spans[-1]))
         splits = {"span": day, "split_names": '["train", "eval"]'}
         external = [done["files"]["external"]]
         examples = does(
@@ -237,6 +237,13 @@ class History:
                 },
             ),
         )
+
+    def _block(self, number: int) -> int:
+        if number == len(self._blocks):
+            self._blocks.append(self._context("penstock_spans", f"taxi:{number}"))
+            link = pb.ParentContext(parent_id=self._spans, child_id=self._blocks[-1])
+            self._parents.append(link)
+        return self._blocks[number]
 
     def _begin_run(self, number: int) -> None:
         self._at = _FIRST + number * _DAY

@@ -1064,6 +1064,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the components of a run: how they ended, what they read and wrote."""
+    from penstock.pipelines.environment import described
+
     opened = _opened(root, store, store_wait)
     record = opened.run(_run_id(opened, run_id))
     executions = opened.executions(record.id)
@@ -1097,6 +1099,9 @@ def show(
         )
     console.print(table)
     for each in executions:
+        environment = described(each.properties)
+        if environment:
+            console.print(f"{each.component} ran in {environment}.", markup=False)
         for made in each.outputs.values():
             for artifact in made:
                 said = _remarked(remarks, artifact)

@@ -37,7 +37,7 @@ _RESPONSE = "response.pickle"
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 # Layer names and hash orders depend on these, and with them the bytes of a model.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TF_DETERMINISTIC_OPS": "1",
     "TF_CUDNN_DETERMINISTIC": "1",
@@ -146,7 +146,7 @@ def run_in_child(
             stderr=log,
             env={
                 **os.environ,
-                **_ENVIRONMENT,
+                **ENVIRONMENT,
                 "PYTHONPATH": os.pathsep.join(
                     os.path.abspath(each) for each in sys.path
                 ),

@@ -31,6 +31,7 @@ from penstock.pipelines.commit import Commit, Places
 from penstock.pipelines.disk import sync_folder
 from penstock.pipelines.encoding import encoded
 from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
+from penstock.pipelines.inputs import resolvers_of
 from penstock.pipelines.metadata import State, Store, traceback_tail
 from penstock.pipelines.resolution import gate, resolve
 from penstock.schemas.artifacts import (
@@ -66,6 +67,7 @@ class Execution:
         error: What it failed with.
         log: The file with all it printed and logged.
         fingerprint: What it depends on; None if it was not about to run.
+        resolvers: What found its inputs, as properties to record.
     """
 
     component: str
@@ -84,6 +86,7 @@ class Execution:
     error: ComponentFailed | None = None
     log: Path | None = None
     fingerprint: Fingerprint | None = None
+    resolvers: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class ActiveRun:
@@ -165,7 +168,7 @@ class ActiveRun:
             state: RUNNING, SKIPPED or CACHED.
             hit: Of a cached one, what it stands for.
         """
-        properties: dict[str, PropertyValue] = {}
+        properties: dict[str, PropertyValue] = {**execution.resolvers}
         if execution.reason:
             properties["reason"] = execution.reason
         if execution.fingerprint is not None:
@@ -281,6 +284,7 @@ def _look_up(
         execution.inputs = dict(hit.execution.inputs)
         _take(component, run, execution, hit)
         return None
+    execution.resolvers = resolvers_of(component)
     live = resolve(component, run.pipeline, run.store, run.executions)
     execution.inputs = {
         name: tuple(artifact for artifact in artifacts if not artifact.is_promise)

@@ -177,13 +177,16 @@ def of_span(store: Store, pipeline: str, span: int) -> tuple[Examples, ...]:
         MetadataError: If no such pipeline or no such span is recorded.
     """
     store.pipelines[pipeline]  # or else a sentence with near misses
-    found = store.examples_of_span(pipeline, span)
+
+    def examples(first: int | None, last: int | None) -> list[Examples]:
+        # What is deleted was read all the same.
+        groups = store.examples_by_span(pipeline, first=first, last=last, deleted=True)
+        return list(itertools.chain(*groups))
+
+    found = sorted(examples(span, span), key=_number)
     if not found:
-        known = {
-            each.properties.get("span")
-            for each in store.artifacts(Examples, pipeline=pipeline)
-        }
-        spans = sorted(each for each in known if isinstance(each, int))
+        known = {each.span for each in examples(None, None)}
+        spans = sorted(each for each in known if each is not None)
         has = f"from {spans[0]} to {spans[-1]}" if spans else "none"
         raise MetadataError(
             f"Span {span} of pipeline '{pipeline}' is not in the lineage store (its "
@@ -206,7 +209,8 @@ def pushed(store: Store, serving_dir: str | Path, version: int) -> PushedModel:
     wanted = Path(serving_dir).absolute()
     known = set()
     for model in itertools.chain(
-        _pushed_by(store, _pushing_run(wanted, version)), store.newest(PushedModel)
+        _pushed_by(store, _pushing_run(wanted, version)),
+        store.newest_artifacts(PushedModel),
     ):
         destination = Path(str(model.properties.get("pushed_destination", "")))
         if str(model.properties.get("pushed_version")) == str(version) and wanted in (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import fcntl
+import itertools
 import json
 import math
 import numbers
@@ -20,7 +21,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,8 +49,8 @@ if TYPE_CHECKING:
     from penstock.components.base import Component
     from penstock.pipelines.history import Pipelines
 
-A = TypeVar("A", bound=Artifact)
 _T = TypeVar("_T")
+_A = TypeVar("_A", bound=Artifact)
 
 TFX_VERSION = "1.21.0"
 """What artifacts say of themselves to TFX's readers, which take artifacts without a
@@ -60,12 +61,16 @@ _TRACEBACK_LINES = 40
 # TFX's name for the contexts that are named by what an execution depends on.
 _CACHE = "execution_cache"
 
-# Contexts that are named `pipeline.span`, with the Examples of that span. A pipeline
-# whose own context has the property of this name has one for every span.
-_SPAN = "penstock_span"
+# The type of contexts that hold the Examples of a pipeline by their spans, so many
+# spans in each; named by the pipeline alone, the context that they all are below.
+_SPANS = "penstock_spans"
+_SPANS_EACH = 100
 
-# How many of the newest artifacts, or contexts, are looked through for something before
-# all of its kind are read, and how many at a time.
+# Among how many of the last executions, of all pipelines, something is looked for
+# before all that a pipeline has is looked at.
+_RECENT = 2_048
+
+# The same of artifacts and of contexts, and how many are looked at at a time.
 _NEWEST, _BLOCK = 1_000, 50
 
 
@@ -177,6 +182,25 @@ class RunRecord:
     started: float
     finished: float | None
     properties: Mapping[str, PropertyValue]
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """An artifact, and an execution that it was an output of.
+
+    Attributes:
+        artifact: The artifact.
+        execution_id: The execution's number.
+        component: Name of the component.
+        is_first: Whether this execution made it; another one took it from the cache.
+        is_live: Whether it is there as far as the store knows: not deleted.
+    """
+
+    artifact: Artifact
+    execution_id: int
+    component: str
+    is_first: bool
+    is_live: bool
 
 
 class Store:
@@ -330,12 +354,14 @@ class Store:
                     proto, can_add_fields=True, can_omit_fields=True
                 )
             )
-        context = self._pb.Context(type_id=self._type_ids[key], name=name)
-        if kind == "pipeline":
-            context.custom_properties[_SPAN].int_value = 1
-        return context
+        return self._pb.Context(type_id=self._type_ids[key], name=name)
 
-    def _context(self, kind: str, name: str) -> metadata_store_pb2.Context:
+    def _context(
+        self,
+        kind: str,
+        name: str,
+        properties: Mapping[str, PropertyValue] | None = None,
+    ) -> metadata_store_pb2.Context:
         """Return the context of a type and name, made if it is not there.
 
         Its properties are as they were when it was first asked for.
@@ -344,15 +370,20 @@ class Store:
             found = self._find_context(kind, name)
             if found is None:
                 context = self._context_proto(kind, name)
-                try:
-                    self._patiently(lambda: self._mlmd.put_contexts([context]))
-                except MetadataError as error:
-                    # Another process made the same one in between.
-                    if "already exists" not in str(error.__cause__):
-                        raise
+                for key, value in (properties or {}).items():
+                    _set(context.custom_properties[key], value)
+                self._put_once(lambda: self._mlmd.put_contexts([context]))
                 found = self._find_context(kind, name)
             self._contexts[kind, name] = found
         return self._contexts[kind, name]
+
+    def _put_once(self, call: Callable[[], None]) -> None:
+        """Put something, unless another process put the same in between."""
+        try:
+            self._patiently(call)
+        except MetadataError as error:
+            if "already exists" not in str(error.__cause__):
+                raise
 
     def _find_context(self, kind: str, name: str) -> metadata_store_pb2.Context | None:
         return self._patiently(
@@ -367,16 +398,6 @@ class Store:
             self._context("pipeline_run", run_id),
             self._context("node", f"{pipeline}.{component}"),
         ]
-
-    def _span_contexts(
-        self, pipeline: str, outputs: Mapping[str, Artifact]
-    ) -> list[metadata_store_pb2.Context]:
-        spans = {
-            each.properties["span"]
-            for each in outputs.values()
-            if isinstance(each, Examples) and "span" in each.properties
-        }
-        return [self._context_proto(_SPAN, f"{pipeline}.{each}") for each in spans]
 
     # Writing -------------------------------------------------------------------
 
@@ -492,11 +513,9 @@ class Store:
             if id is not None
         ]
         contexts = self._contexts_of(pipeline, run_id, component.name)
-        contexts += self._span_contexts(pipeline, outputs or {})
+        contexts += self._span_contexts(pipeline, (outputs or {}).values())
         execution_id, _, _ = self._patiently(
-            lambda: self._mlmd.put_execution(
-                execution, pairs, contexts, reuse_context_if_already_exist=True
-            )
+            lambda: self._mlmd.put_execution(execution, pairs, contexts)
         )
         return int(execution_id)
 
@@ -531,7 +550,7 @@ class Store:
             proto = self._artifact_proto(artifact, name, is_external=False)
             pairs.append((proto, _event(self._pb, self._pb.Event.OUTPUT, [(key, 0)])))
         contexts = self._contexts_of(pipeline, run_id, component)
-        contexts += self._span_contexts(pipeline, outputs)
+        contexts += self._span_contexts(pipeline, outputs.values())
         if fingerprint:
             contexts.append(self._context_proto(_CACHE, fingerprint))
         _, artifact_ids, _ = self._patiently(
@@ -808,8 +827,8 @@ class Store:
         protos = self._patiently(lambda: self._mlmd.get_artifacts_by_uri(uri))
         return [self._artifact(proto) for proto in sorted(protos, key=_by_id)]
 
-    def newest(self, kind: type[Artifact]) -> Iterator[Artifact]:
-        """Yield the artifacts of a type, the newest first.
+    def newest_artifacts(self, kind: type[Artifact]) -> Iterator[Artifact]:
+        """Yield the artifacts of a type, the one that was recorded last first.
 
         Little is read for the first ones, however long the history is.
 
@@ -842,46 +861,6 @@ class Store:
             block = self._patiently(lambda ids=ids: get_by_id(ids))  # type: ignore[misc]
             if block:
                 yield sorted(block, key=_by_id, reverse=True)
-
-    def examples_of_span(self, pipeline: str, span: int) -> list[Examples]:
-        """Return the Examples of a span, in the order they were recorded.
-
-        They are looked up, unless the pipeline is one that TFX wrote, or an older
-        penstock: then all Examples of the store are looked through.
-
-        Args:
-            pipeline: Name of the pipeline.
-            span: The span.
-        """
-        context = self._find_context("pipeline", pipeline)
-        if context is None:
-            return []
-        if _SPAN in context.custom_properties:
-            index = self._find_context(_SPAN, f"{pipeline}.{span}")
-            protos = [] if index is None else self._artifacts_in(index)
-        else:
-            protos = self._patiently(
-                lambda: self._mlmd.get_artifacts_by_type(Examples.TYPE_NAME)
-            )
-        found = [self._artifact(proto) for proto in sorted(protos, key=_by_id)]
-        return [
-            each
-            for each in found
-            if isinstance(each, Examples)
-            and each.properties.get("span") == span
-            and (_SPAN in context.custom_properties or self._is_in(each, context))
-        ]
-
-    def _artifacts_in(
-        self, context: metadata_store_pb2.Context
-    ) -> list[metadata_store_pb2.Artifact]:
-        return self._patiently(lambda: self._mlmd.get_artifacts_by_context(context.id))
-
-    def _is_in(self, artifact: Artifact, context: metadata_store_pb2.Context) -> bool:
-        contexts = self._contexts_around(
-            lambda: self._mlmd.get_contexts_by_artifact(artifact.id)
-        )
-        return any(each.id == context.id for each in contexts)
 
     def _contexts_around(
         self, call: Callable[[], list[metadata_store_pb2.Context]]
@@ -1008,14 +987,14 @@ class Store:
         protos = self._patiently(lambda: self._mlmd.get_executions_by_type(type_name))
         return self._records(sorted(protos, key=_by_id))
 
-    def upstream(self, artifact: Artifact, kind: type[A]) -> tuple[A, ...]:
+    def upstream(self, artifact: Artifact, kind: type[_A]) -> tuple[_A, ...]:
         """Return the artifacts of a type that one came from; see `lineage.upstream`."""
         from penstock.pipelines import lineage
 
         found = lineage.upstream(self, artifact).of(kind)
         return tuple(each for each in found if each.id != artifact.id)
 
-    def downstream(self, artifact: Artifact, kind: type[A]) -> tuple[A, ...]:
+    def downstream(self, artifact: Artifact, kind: type[_A]) -> tuple[_A, ...]:
         """Return the artifacts of a type that came of one; see `lineage.downstream`."""
         from penstock.pipelines import lineage
 
@@ -1063,7 +1042,7 @@ class Store:
                 silent.append(each.id)
         first: dict[int, tuple[int, int]] = {}
         for event in self._events_of(silent):
-            if event.type in self._output_events():
+            if event.type in self._writing_events():
                 mark = (int(event.milliseconds_since_epoch), int(event.execution_id))
                 id = int(event.artifact_id)
                 first[id] = min(first.get(id, mark), mark)
@@ -1160,6 +1139,320 @@ class Store:
             return State(ours)
         name = self._pb.Execution.State.Name(proto.last_known_state)
         return State[name] if name in State.__members__ else State.RUNNING
+
+    # Newest first --------------------------------------------------------------
+
+    def newest(
+        self, *kinds: type[Artifact], pipeline: str, component: str = ""
+    ) -> Iterator[Written]:
+        """Yield what a pipeline wrote or took from the cache, the last first.
+
+        Who stops early pays for what is recent, however long the history is: the
+        newest executions are found by their numbers, in pages. (Of a context, ML
+        Metadata finds not even the newest without a look at all that it has.) Only
+        what is not found among the last of all pipelines takes such a look.
+
+        Args:
+            kinds: The types of artifacts.
+            pipeline: Name of the pipeline.
+            component: Only what this component wrote.
+        """
+        names = {each.TYPE_NAME for each in kinds}
+        context = self._find_context("pipeline", pipeline)
+        if context is None:
+            return
+        top = self._patiently(lambda: self._mlmd.get_executions(self._newest_first(1)))
+        end = int(top[0].id) + 1 if top else 1
+        least, size = end - _RECENT, 32
+        while end > max(least, 1):
+            page = self._executions(range(max(1, end - size), end))
+            own = [each for each in page if self._is_of(each, pipeline, component)]
+            yield from self._written(own, names)
+            end, size = end - size, min(2 * size, 256)
+        if end > 1:
+            for each in self._all_written(context, names, pipeline, component):
+                if each.execution_id < end:
+                    yield each
+
+    def _all_written(
+        self,
+        context: metadata_store_pb2.Context,
+        names: Collection[str],
+        pipeline: str,
+        component: str,
+    ) -> list[Written]:
+        """Return each artifact of a context with the last execution that wrote it."""
+        stored = {each.id: each for each in self._artifacts_in(context, names)}
+        writers = self._last_writers(stored, pipeline, component)
+        ranked = sorted(writers, key=lambda id: (writers[id].id, id), reverse=True)
+        return [self._as_written(stored[id], writers[id]) for id in ranked]
+
+    def _artifacts_in(
+        self, context: metadata_store_pb2.Context, names: Collection[str]
+    ) -> list[metadata_store_pb2.Artifact]:
+        found = self._patiently(lambda: self._mlmd.get_artifacts_by_context(context.id))
+        return [
+            each for each in found if self._type_name(each.type_id, "artifact") in names
+        ]
+
+    def _executions(self, ids: Iterable[int]) -> list[metadata_store_pb2.Execution]:
+        """Return the executions that there are with these numbers, the newest first."""
+        found = self._patiently(lambda: self._mlmd.get_executions_by_id(list(ids)))
+        return sorted(found, key=_by_id, reverse=True)
+
+    def _is_of(
+        self, proto: metadata_store_pb2.Execution, pipeline: str, component: str = ""
+    ) -> bool:
+        """Return whether an execution is of a pipeline, and of a component if named."""
+        said = proto.custom_properties
+        if "penstock_pipeline" in said:
+            names = ("", said["penstock_component"].string_value)
+            return said["penstock_pipeline"].string_value == pipeline and (
+                component in names
+            )
+        # Written by TFX, by an older penstock, or outside of any run.
+        contexts = self._contexts_around(
+            lambda: self._mlmd.get_contexts_by_execution(proto.id)
+        )
+        found = {(each.type, each.name) for each in contexts}
+        return ("pipeline", pipeline) in found and (
+            not component or ("node", f"{pipeline}.{component}") in found
+        )
+
+    def _written(
+        self, protos: Sequence[metadata_store_pb2.Execution], names: Collection[str]
+    ) -> Iterator[Written]:
+        """Yield the outputs of executions, those of some types."""
+        ids = [int(proto.id) for proto in protos]
+        if not ids:
+            return
+        events = self._patiently(lambda: self._mlmd.get_events_by_execution_ids(ids))
+        outputs: dict[int, set[int]] = {}
+        for event in events:
+            if event.type in self._writing_events():
+                outputs.setdefault(event.execution_id, set()).add(event.artifact_id)
+        stored = self._artifact_protos(itertools.chain(*outputs.values()))
+        for proto in protos:
+            for id in sorted(outputs.get(proto.id, ()), reverse=True):
+                if self._type_name(stored[id].type_id, "artifact") in names:
+                    yield self._as_written(stored[id], proto)
+
+    def _as_written(
+        self,
+        proto: metadata_store_pb2.Artifact,
+        execution: metadata_store_pb2.Execution,
+    ) -> Written:
+        artifact = self._artifact(proto)
+        return Written(
+            artifact,
+            int(execution.id),
+            execution.custom_properties["penstock_component"].string_value,
+            is_first=artifact.properties.get("penstock_execution") == execution.id,
+            is_live=self._is_live(proto),
+        )
+
+    def _writing_events(self) -> tuple[int, ...]:
+        # Not INTERNAL_OUTPUT: what a Resolver of TFX found, it did not write.
+        return (self._pb.Event.OUTPUT, self._pb.Event.DECLARED_OUTPUT)
+
+    def _is_live(self, proto: metadata_store_pb2.Artifact) -> bool:
+        gone = ("PENDING", "MARKED_FOR_DELETION", "DELETED", "ABANDONED")
+        return self._pb.Artifact.State.Name(proto.state) not in gone
+
+    def find_live(self, id: int) -> Artifact | None:
+        """Return an artifact by its number, or None if it is deleted or not there."""
+        found = self._artifact_protos([id])
+        is_live = id in found and self._is_live(found[id])
+        return self._artifact(found[id]) if is_live else None
+
+    def last_writers(
+        self, artifacts: Iterable[Artifact], *, pipeline: str, component: str = ""
+    ) -> dict[int, int]:
+        """Return, by artifact, the last execution that it is an output of.
+
+        Args:
+            artifacts: Artifacts of the store.
+            pipeline: Only executions of this pipeline.
+            component: Only executions of this component.
+
+        Returns:
+            Numbers of executions by numbers of artifacts; without those that nothing
+            here wrote or took from the cache.
+        """
+        ids = [each.id for each in artifacts if each.id is not None]
+        found = self._last_writers(ids, pipeline, component)
+        return {id: int(each.id) for id, each in found.items()}
+
+    def _last_writers(
+        self, ids: Iterable[int], pipeline: str, component: str
+    ) -> dict[int, metadata_store_pb2.Execution]:
+        return self._newest_seen(
+            self._linked(ids, self._writing_events()),
+            lambda page: {
+                int(each.id): each
+                for each in page
+                if self._is_of(each, pipeline, component)
+            },
+        )
+
+    def _linked(
+        self,
+        ids: Iterable[int],
+        kinds: tuple[int, ...],
+        but: Collection[str] = (),
+    ) -> dict[int, list[int]]:
+        """Return the executions that events of some kinds link artifacts to.
+
+        The newest first, by the number of the artifact; without events that have only
+        these keys.
+        """
+        wanted = sorted(set(ids))
+        if not wanted:
+            return {}
+        events = self._patiently(lambda: self._mlmd.get_events_by_artifact_ids(wanted))
+        linked: dict[int, set[int]] = {}
+        for event in events:
+            if event.type in kinds and any(key not in but for key, _ in _path(event)):
+                linked.setdefault(int(event.artifact_id), set()).add(
+                    int(event.execution_id)
+                )
+        return {id: sorted(found, reverse=True) for id, found in linked.items()}
+
+    def last_made_of(
+        self, artifacts: Iterable[Artifact], kind: type[_A], *, but: Collection[str]
+    ) -> dict[int, _A]:
+        """Return, by artifact, the last of a type that came of reading it.
+
+        Args:
+            artifacts: Artifacts of the store.
+            kind: The type of what came of them.
+            but: Keys of inputs: reading an artifact only as one of these counts not.
+
+        Returns:
+            Artifacts by the numbers of those that were read.
+        """
+        ids = [each.id for each in artifacts if each.id is not None]
+        reading = (self._pb.Event.INPUT, self._pb.Event.DECLARED_INPUT)
+        return self._newest_seen(
+            self._linked(ids, reading, but),
+            lambda page: {
+                each.execution_id: each.artifact
+                for each in self._written(page, {kind.TYPE_NAME})
+                if isinstance(each.artifact, kind)
+            },
+        )
+
+    def _newest_seen(
+        self,
+        linked: Mapping[int, Sequence[int]],
+        look: Callable[[list[metadata_store_pb2.Execution]], Mapping[int, _T]],
+    ) -> dict[int, _T]:
+        """Return, by artifact, what is seen in the first of its executions to have any.
+
+        Args:
+            linked: Executions by artifact, the newest first.
+            look: Returns what is seen in executions, by their numbers.
+        """
+        found: dict[int, _T] = {}
+        left, each_time = dict(linked), 8
+        while left:
+            pages = {id: some[:each_time] for id, some in left.items()}
+            seen = look(self._executions(set(itertools.chain(*pages.values()))))
+            for id, some in pages.items():
+                hits = [seen[number] for number in some if number in seen]
+                if hits:
+                    found[id] = hits[0]
+            left = {
+                id: some[each_time:]
+                for id, some in left.items()
+                if id not in found and some[each_time:]
+            }
+        return found
+
+    # Spans ---------------------------------------------------------------------
+
+    def examples_by_span(
+        self,
+        pipeline: str,
+        *,
+        first: int | None = None,
+        last: int | None = None,
+        deleted: bool = False,
+    ) -> Iterator[list[Examples]]:
+        """Yield the Examples of a pipeline that have a span, in groups.
+
+        All those of greater spans come in an earlier group than those of lesser ones.
+
+        Args:
+            pipeline: Name of the pipeline.
+            first: Leave out lesser spans.
+            last: Leave out greater spans.
+            deleted: Give those too whose files are deleted.
+        """
+        low = -math.inf if first is None else first
+        high = math.inf if last is None else last
+        top = self._find_context(_SPANS, pipeline)
+        if top is None or not top.custom_properties["is_whole"].int_value:
+            everything = self._find_context("pipeline", pipeline)
+            if everything is not None:
+                yield self._examples_in(everything, low, high, deleted)
+            return
+        below = self._patiently(
+            lambda: self._mlmd.get_children_contexts_by_context(top.id)
+        )
+        blocks = {int(each.name.rpartition(":")[2]): each for each in below}
+        for block in sorted(blocks, reverse=True):
+            start, end = block * _SPANS_EACH, (block + 1) * _SPANS_EACH
+            if low < end and start <= high:
+                # What was read to make them is there too, whatever its span.
+                least, most = max(low, start), min(high, end - 1)
+                yield self._examples_in(blocks[block], least, most, deleted)
+
+    def _examples_in(
+        self,
+        context: metadata_store_pb2.Context,
+        low: float,
+        high: float,
+        deleted: bool,
+    ) -> list[Examples]:
+        found = self._artifacts_in(context, {Examples.TYPE_NAME})
+        wanted = [each for each in found if deleted or self._is_live(each)]
+        return [
+            each
+            for each in map(self._artifact, wanted)
+            if isinstance(each, Examples)
+            and each.span is not None
+            and low <= each.span <= high
+        ]
+
+    def _span_contexts(
+        self, pipeline: str, outputs: Iterable[Artifact]
+    ) -> list[metadata_store_pb2.Context]:
+        """Return the contexts that `examples_by_span` shall find outputs in."""
+        blocks = {
+            each.span // _SPANS_EACH
+            for each in outputs
+            if isinstance(each, Examples) and each.span is not None
+        }
+        return [self._span_context(pipeline, block) for block in sorted(blocks)]
+
+    def _span_context(self, pipeline: str, block: int) -> metadata_store_pb2.Context:
+        top = self._find_context(_SPANS, pipeline)
+        if top is None:
+            # Examples from before there were such contexts are in none: to find them,
+            # one has to look at all that the pipeline has.
+            is_whole = not any(
+                isinstance(each, Examples) and each.span is not None
+                for each in self.artifacts(Examples, pipeline=pipeline)
+            )
+            top = self._context(_SPANS, pipeline, {"is_whole": int(is_whole)})
+        context = self._context(_SPANS, f"{pipeline}:{block}")
+        if not self._patiently(
+            lambda: self._mlmd.get_parent_contexts_by_context(context.id)
+        ):
+            link = self._pb.ParentContext(parent_id=top.id, child_id=context.id)
+            self._put_once(lambda: self._mlmd.put_parent_contexts([link]))
+        return context
 
 
 def recorded(value: Any) -> PropertyValue:

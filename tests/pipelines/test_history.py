@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ml_metadata.proto import metadata_store_pb2 as pb
 
 from benchmarks.lineage import History
 from benchmarks.lineage import main as benchmark
@@ -267,7 +268,7 @@ def origin(history: History, store: Store) -> object:
 
 
 def newest_blessing(history: History, store: Store) -> object:
-    return next(store.newest(ModelBlessing))
+    return next(store.newest_artifacts(ModelBlessing))
 
 
 @pytest.mark.parametrize(
@@ -338,7 +339,7 @@ def test_what_lies_before_the_newest_is_found_too(
 ) -> None:
     """Beyond the blocks of the newest, all of a kind is read, once."""
     _, store = histories[1]
-    pushed = [each.id for each in store.newest(PushedModel)]
+    pushed = [each.id for each in store.newest_artifacts(PushedModel)]
     assert pushed == [each.id for each in reversed(store.artifacts(PushedModel))]
     assert len(store.artifacts()) > 1_000
     runs = [each.id for each in store.newest_runs()]
@@ -356,24 +357,34 @@ def test_spans_are_found_with_and_without_their_contexts(
     }
     assert sorted(id for ids in spans.values() for id in ids if id) == history.spans
     # As if TFX had written the pipeline.
-    monkeypatch.setattr("penstock.pipelines.metadata._SPAN", "nothing")
+    monkeypatch.setattr("penstock.pipelines.metadata._SPANS", "nothing")
     for span, ids in spans.items():
         assert [each.id for each in lineage.of_span(store, "taxi", span)] == ids
 
 
-def test_runs_write_the_contexts_of_their_spans(tmp_path: Path) -> None:
+def test_a_span_is_found_in_every_pipeline_that_has_it(tmp_path: Path) -> None:
     first = Pipeline("first", [Make()])
     run(first, tmp_path, runner=LocalRunner())
     make = Make()
     second = Pipeline("second", [make, Fit(examples=make.examples)])
     assert run(second, tmp_path, runner=LocalRunner())["Make"].state is State.CACHED
     store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
-    ids = [each.id for each in store.artifacts(Examples)]
+    (examples,) = store.artifacts(Examples)
     for pipeline in ("first", "second"):
-        found = store.examples_of_span(pipeline, 7)
-        assert [each.id for each in found] == ids
-        assert store.examples_of_span(pipeline, 8) == []
-    assert store.examples_of_span("third", 7) == []
+        (found,) = lineage.of_span(store, pipeline, 7)
+        assert found.id == examples.id
+
+
+def test_a_span_whose_files_are_deleted_is_found_all_the_same(tmp_path: Path) -> None:
+    run(toy(), tmp_path, runner=LocalRunner())
+    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+    (examples,) = store.artifacts(Examples)
+    (proto,) = store._mlmd.get_artifacts_by_id([examples.id])
+    proto.state = pb.Artifact.DELETED
+    store._mlmd.put_artifacts([proto])
+    (found,) = lineage.of_span(store, "toy", 7)
+    assert found.id == examples.id
+    assert len(lineage.impact(store, found).models) == 1
 
 
 def test_a_span_that_was_never_read_gets_a_sentence(tmp_path: Path) -> None:
