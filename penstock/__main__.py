@@ -1348,7 +1348,7 @@ def _print_recipes(found: Lineage) -> None:
     for _, each in sorted(found.executions.items()):
         made = recipe(each)
         parameters = [f"{key}={_short(on)}" for key, on in made.parameters.items()]
-        environment = [f"{key} {version}" for key, version in made.environment.items()]
+        environment = [f"{key} {_short(on)}" for key, on in made.environment.items()]
         listed = (", ".join(each) for each in (parameters, environment))
         row = (each.component, _short(made.code), *listed)
         rows[row] = None

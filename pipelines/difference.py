@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from penstock.pipelines.code import kept_symbols
+from penstock.pipelines.environment import packages_file
 from penstock.pipelines.metadata import ExecutionRecord, RunRecord, State, Store
 from penstock.pipelines.recipes import recipe
 from penstock.schemas.artifacts import ModelEvaluation, PropertyValue
@@ -46,7 +47,9 @@ class Difference:
         parameters: Parameters of the run and of components.
         code: Digests of definitions, by where these are; of all of a component's code,
             named `code`, where its definitions were not kept.
-        environment: Versions of Python and of libraries.
+        environment: Versions of Python, libraries and packages, and all else that
+            executions ran in; a list of packages as a whole, named `packages`, where it
+            was not kept.
         data: Digests of what components read.
         metrics: What evaluations measured.
     """
@@ -111,7 +114,11 @@ def difference(store: Store, before: str, after: str) -> Difference:
             for change in changes(lambda each: {"code": recipe(each).code})
             for definition in _definitions(change, old, new)
         ),
-        environment=changes(lambda each: recipe(each).environment),
+        environment=tuple(
+            version
+            for change in changes(lambda each: recipe(each).environment)
+            for version in _versions(change, old, new)
+        ),
         data=changes(lambda each: recipe(each).data),
         metrics=changes(_metrics),
     )
@@ -141,12 +148,36 @@ def _given(run: RunRecord) -> _Values:
 def _definitions(code: Change, old: RunRecord, new: RunRecord) -> Iterator[Change]:
     """Yield what changed in code, by definition; the code itself if that is unknown."""
     before, after = (
-        kept_symbols(Path(str(run.properties.get("penstock_root", ""))), str(digest))
+        kept_symbols(_root(run), str(digest))
         for run, digest in ((old, code.before), (new, code.after))
     )
     is_known = before and after
     found = list(_changes(code.component, before, after)) if is_known else []
     yield from found or [code]
+
+
+def _versions(change: Change, old: RunRecord, new: RunRecord) -> Iterator[Change]:
+    """Yield a change of the environment, that of all packages by package."""
+    before, after = (
+        _packages(_root(run), str(digest)) if change.name == "packages" else {}
+        for run, digest in ((old, change.before), (new, change.after))
+    )
+    is_known = before and after
+    found = list(_changes(change.component, before, after)) if is_known else []
+    yield from found or [change]
+
+
+def _packages(root: Path, digest: str) -> dict[str, str]:
+    """Return versions by package, or nothing if the list was not kept."""
+    try:
+        text = packages_file(root, digest).read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    return dict(line.split("==", 1) for line in text.splitlines())
+
+
+def _root(run: RunRecord) -> Path:
+    return Path(str(run.properties.get("penstock_root", "")))
 
 
 def _metrics(execution: ExecutionRecord) -> _Values:

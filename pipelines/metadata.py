@@ -587,14 +587,25 @@ class Store:
         context = self._find_context("node", f"{pipeline}.{component}")
         if context is None:
             return None
-        newest_first = self._newest_first(20)
+        for page in self._pages():
+            for proto in page:
+                if self._is_of(proto, pipeline, component) and _has_parts(proto):
+                    return self._records([proto])[0]
+        # Long ago: a context has to be looked at whole.
         protos = self._patiently(
-            lambda: self._mlmd.get_executions_by_context(context.id, newest_first)
+            lambda: self._mlmd.get_executions_by_context(context.id)
         )
-        for proto in protos:
-            if "penstock_parts" in proto.custom_properties:
-                return self._records([proto])[0]
-        return None
+        found = max(filter(_has_parts, protos), key=_by_id, default=None)
+        return None if found is None else self._records([found])[0]
+
+    def _pages(self) -> Iterator[list[metadata_store_pb2.Execution]]:
+        """Yield the last executions of all pipelines, the newest first."""
+        top = self._patiently(lambda: self._mlmd.get_executions(self._newest_first(1)))
+        end = int(top[0].id) + 1 if top else 1
+        least, size = end - _RECENT, 32
+        while end > max(least, 1):
+            yield self._executions(range(max(1, end - size), end))
+            end, size = end - size, min(2 * size, 256)
 
     def _newest_first(self, limit: int | None = None) -> Any:
         from ml_metadata.metadata_store import metadata_store
@@ -1161,17 +1172,14 @@ class Store:
         context = self._find_context("pipeline", pipeline)
         if context is None:
             return
-        top = self._patiently(lambda: self._mlmd.get_executions(self._newest_first(1)))
-        end = int(top[0].id) + 1 if top else 1
-        least, size = end - _RECENT, 32
-        while end > max(least, 1):
-            page = self._executions(range(max(1, end - size), end))
+        last = 0
+        for page in self._pages():
             own = [each for each in page if self._is_of(each, pipeline, component)]
             yield from self._written(own, names)
-            end, size = end - size, min(2 * size, 256)
-        if end > 1:
+            last = page[-1].id if page else last
+        if last > 1:
             for each in self._all_written(context, names, pipeline, component):
-                if each.execution_id < end:
+                if each.execution_id < last:
                     yield each
 
     def _all_written(
@@ -1558,6 +1566,10 @@ def _is_from_outside(artifact: Artifact) -> bool:
     """
     is_external = artifact.properties.get("is_external") == 1
     return is_external and "digest" in artifact.properties
+
+
+def _has_parts(proto: metadata_store_pb2.Execution) -> bool:
+    return "penstock_parts" in proto.custom_properties
 
 
 def _by_id(proto: Any) -> int:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
+from penstock.pipelines.environment import PREFIX
 from penstock.pipelines.metadata import ExecutionRecord
 from penstock.schemas.artifacts import Artifact, PropertyValue
 
@@ -18,8 +19,9 @@ class Recipe:
         code: Digest of the code that the component reaches; empty where nothing is
             recorded of it, as by TFX.
         parameters: The component's parameters, as the store keeps them.
-        environment: Versions by name: of Python, and of the libraries that the
-            component declares.
+        environment: Versions by name, of Python and of the libraries that the
+            component declares; of a training also what it ran in, as
+            `penstock.pipelines.environment` captures it.
         data: Digests of what it read, by place: `examples[0]`; locations where there
             is no digest.
     """
@@ -47,9 +49,16 @@ def recipe(execution: ExecutionRecord) -> Recipe:
             if name != "reason" and not name.startswith(("penstock_", "__"))
         },
         {
-            name.removeprefix("library "): version
-            for name, version in parts.items()
-            if name == "python" or name.startswith("library ")
+            **{
+                name.removeprefix("library "): version
+                for name, version in parts.items()
+                if name == "python" or name.startswith("library ")
+            },
+            **{
+                name.removeprefix(PREFIX): str(value)
+                for name, value in sorted(execution.properties.items())
+                if name.startswith(PREFIX)
+            },
         },
         {
             f"{key}[{index}]": artifact.digest or location(artifact)

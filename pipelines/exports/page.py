@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from penstock.components.evaluation import pages
+from penstock.pipelines.environment import PREFIX
 from penstock.pipelines.exports.graph import Edge, Graph, Node, graph_of
 from penstock.pipelines.exports.layout import Layout, lay_out
 from penstock.pipelines.lineage import Lineage
@@ -195,7 +196,7 @@ def _of_execution(execution: ExecutionRecord) -> tuple[Facts, Mapping[str, Facts
     measured = {
         key.removeprefix("penstock_"): each
         for key, each in execution.properties.items()
-        if key.startswith("penstock_") and key not in _TOLD
+        if key.startswith("penstock_") and not key.startswith((*_TOLD, PREFIX))
     }
     groups = {
         "parameters": _facts(made.parameters),

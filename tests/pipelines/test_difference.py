@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from penstock.pipelines.difference import Change, Difference, difference
+from penstock.pipelines.environment import packages_file
 from penstock.pipelines.metadata import Store
 from penstock.pipelines.recipes import recipe
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.errors import ComponentFailed, MetadataError
-from tests.pipelines.toys import toy
+from tests.pipelines.toys import Make, toy
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
 
@@ -177,6 +178,39 @@ def test_data_and_components_are_told(store: Store) -> None:
     assert changed.states == (Change("More", "state", None, "complete"),)
     back = found(store, 4, 3)
     assert back.states == (Change("More", "state", "complete", None),)
+
+
+def test_packages_are_told_each_where_their_lists_were_kept(tmp_path: Path) -> None:
+    for version in ("1.0", "2.0"):
+        text = f"keras==3.0\nnumpy=={version}\n" + "new==1\n" * (version == "2.0")
+        path = packages_file(tmp_path, f"sha256:{version}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
+    for run_id, version in (("a", "1.0"), ("b", "2.0"), ("c", "3.0")):
+        store.begin_run("p", run_id, {"penstock_root": str(tmp_path)})
+        store.begin_execution(
+            Make(),
+            pipeline="p",
+            run_id=run_id,
+            inputs={},
+            properties={
+                "penstock_environment_packages": f"sha256:{version}",
+                "penstock_environment_cpu_count": 2,
+            },
+        )
+    changed = difference(store, "a", "b").environment
+    assert changed == (
+        Change("Make", "numpy", "1.0", "2.0"),
+        Change("Make", "new", None, "1"),
+    )
+    lost = difference(store, "b", "c").environment
+    assert lost == (Change("Make", "packages", "sha256:2.0", "sha256:3.0"),)
+    (execution,) = store.executions("a")
+    assert recipe(execution).environment == {
+        "packages": "sha256:1.0",
+        "cpu_count": "2",
+    }
 
 
 def test_a_component_that_failed_is_told(tmp_path: Path) -> None:
