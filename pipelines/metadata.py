@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import fcntl
 import json
+import logging
 import math
 import numbers
 import os
 import re
-import struct
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
+from penstock.pipelines.escaping import without_backslashes
+from penstock.pipelines.logins import Login, refusal
+from penstock.pipelines.sqlite_file import is_other_database, turn
 from penstock.schemas.artifacts import (
     ARTIFACT_TYPES,
     Artifact,
@@ -156,89 +157,87 @@ class Store:
     ) -> None:
         self.url = url
         self.wait_seconds = wait_seconds
+        self._where = f"The lineage store '{_without_password(url)}'"
         self._lock = threading.RLock()
-        config = _connection(url, create=create)
-        path = sqlite_path(url)
-        if path is not None and _is_other_database(path):
+        self._path = sqlite_path(url)
+        self._config, self._login = _connection(url, create=create)
+        if self._path is not None and is_other_database(self._path):
             raise MetadataError(
-                f"The lineage store '{url}' is an SQLite database with other tables, "
-                "no ML Metadata store. Name another store."
+                f"{self._where} is an SQLite database with other tables, no ML "
+                "Metadata store. Name another store."
             )
+        self._mlmd: metadata_store.MetadataStore = None
+        self._patiently(self._connect)
         # The import is here, where a store is opened, and nowhere on the way.
-        from ml_metadata.metadata_store import metadata_store
         from ml_metadata.proto import metadata_store_pb2
 
         self._pb = metadata_store_pb2
-        self._mlmd: metadata_store.MetadataStore = None
-        self._mlmd = self._patiently(lambda: metadata_store.MetadataStore(config))
         self._type_ids: dict[str, int] = {}
         self._types: dict[int, str] = {}
         self._contexts: dict[tuple[str, str], metadata_store_pb2.Context] = {}
 
+    def _connect(self) -> None:
+        """Connect to the store, or connect anew."""
+        why = refusal(self._login) if self._login is not None else ""
+        if why:
+            raise MetadataError(f"{self._where} {why}")
+        metadata_store = _library()
+        self._mlmd = metadata_store.MetadataStore(self._config)
+        if self._login is not None and self._login.scheme == "postgresql":
+            self._mlmd._call_method = without_backslashes(self._mlmd._call_method)
+
     def _patiently(self, call: Callable[[], _T]) -> _T:
         """Call, and call again while another process holds the store.
 
-        ml_metadata waits for a held SQLite file itself, for seconds on end and without
-        letting go of the interpreter: no signal, no other thread gets through. So it
-        is only called when nobody else holds the file.
+        The same if a server was lost or gave way to somebody else's transaction: then
+        nothing of the call was recorded.
         """
-        started = time.monotonic()
-        path = sqlite_path(self.url)
+        ends = time.monotonic() + self.wait_seconds
         while True:
-            is_late = time.monotonic() - started > self.wait_seconds
-            if path is not None and _is_held_elsewhere(path):
+            is_late = time.monotonic() > ends
+            try:
+                free = nullcontext(True) if self._path is None else turn(self._path)
+                with self._lock, free as is_free:
+                    if is_free:
+                        return call()
                 if is_late:
                     raise self._explained(_LOCKED)
-                time.sleep(0.02)
-                continue
-            try:
-                with self._lock:
-                    return call()
+                time.sleep(0.002)
+            except MetadataError:
+                raise
             except Exception as error:  # ml_metadata raises its own and RuntimeError
                 text = str(error)
-                if _is_locked(text) and not is_late:
-                    time.sleep(0.02)
-                    continue
-                raise self._explained(text) from error
+                is_lost = self._login is not None and _is_lost(error)
+                if is_late or not (is_lost or _is_passing(error)):
+                    raise self._explained(text, is_lost=is_lost) from error
+                time.sleep(0.2 if is_lost else 0.02)
+                if is_lost:
+                    with suppress(Exception):  # it is said of the next call
+                        self._connect()
 
-    def _explained(self, text: str) -> MetadataError:
-        where = f"The lineage store '{_without_password(self.url)}'"
+    def _explained(self, text: str, *, is_lost: bool = False) -> MetadataError:
+        said = _shortened(" ".join(text.split()))
+        if is_lost:
+            return MetadataError(
+                f"{self._where} was lost, and was not there again within "
+                f"{self.wait_seconds:g} s. Start the server and run again."
+            )
         newer = re.search(r"database version (\d+) is greater .* version (\d+)", text)
         if newer:
             return MetadataError(
-                f"{where} was written by a newer ml-metadata (its schema is version "
-                f"{newer[1]}, this one reads up to {newer[2]}). Upgrade ml-metadata, "
-                "or name another store."
+                f"{self._where} was written by a newer ml-metadata (its schema is "
+                f"version {newer[1]}, this one reads up to {newer[2]}). Upgrade "
+                "ml-metadata, or name another store."
             )
-        if _is_locked(text):
-            return MetadataError(
-                f"{where} is held by another process for more than "
-                f"{self.wait_seconds:g} s. Wait for that process, or allow more time "
-                "with --store-wait."
-            )
-        if "unable to open database file" in text:
-            return MetadataError(
-                f"{where} cannot be opened: its folder is missing or not readable. "
-                "Check the path."
-            )
-        if "not a database" in text:
-            return MetadataError(
-                f"{where} is a file of another kind, no SQLite database. Name another "
-                "store."
-            )
-        if "readonly database" in text or "read-only" in text:
-            return MetadataError(
-                f"{where} cannot be written. Give yourself the right to write it, or "
-                "name another store."
-            )
-        if "disk is full" in text or "disk I/O error" in text:
-            return MetadataError(
-                f"{where} cannot be written: its disk is full or fails. Free some "
-                "space and run again."
-            )
+        for words, explanation in _EXPLANATIONS.items():
+            if any(each in text for each in words):
+                return MetadataError(
+                    f"{self._where} "
+                    + explanation.format(seconds=self.wait_seconds, said=said)
+                )
         return MetadataError(
-            f"{where} refused a call: {' '.join(text.split())} Check that the server "
-            "or file is there and is an ML Metadata store."
+            f"{self._where} refused a call: {said} Check that the server or file is "
+            "there and is an ML Metadata store."
         )
 
     # Types ---------------------------------------------------------------------
@@ -1026,74 +1025,95 @@ def _path(event: metadata_store_pb2.Event) -> list[tuple[str, int]]:
 
 _LOCKED = "database is locked"
 
+_HELD = (_LOCKED, "database table is locked", "Concurrent writes aborted")
 
-def _is_locked(text: str) -> bool:
-    return any(
-        each in text
-        for each in (_LOCKED, "database table is locked", "Concurrent writes aborted")
-    )
+# What ml_metadata or the database says, and what penstock says of it.
+_EXPLANATIONS = {
+    _HELD: (
+        "is held by another process for more than {seconds:g} s. Wait for that "
+        "process, or allow more time with --store-wait."
+    ),
+    ("unable to open database file",): (
+        "cannot be opened: its folder is missing or not readable. Check the path."
+    ),
+    ("not a database",): (
+        "is a file of another kind, no SQLite database. Name another store."
+    ),
+    ("readonly database", "read-only", "permission denied", "command denied"): (
+        "cannot be written. Give yourself the right to write it, or name another store."
+    ),
+    ("disk is full", "disk I/O error"): (
+        "cannot be written: its disk is full or fails. Free some space and run again."
+    ),
+    ("value too long for type", "Data too long for column"): (
+        "takes names of at most 255 bytes: {said} Shorten the name."
+    ),
+}
 
 
-# SQLite's lock bytes: pending, reserved, and 510 of which readers take one.
-_LOCK_BYTES = (0x40000000, 512)
-
-# One descriptor per SQLite file, never closed: closing any descriptor of a file drops
-# all locks that this process holds on it, those of ml_metadata among them.
-_DESCRIPTORS: dict[tuple[int, int], int] = {}
-_DESCRIPTORS_LOCK = threading.Lock()
+def _is_passing(error: Exception) -> bool:
+    """Whether a call fails only because of what others do just now."""
+    if type(error).__name__ == "AbortedError":
+        return True
+    return re.search(_PASSING, str(error)) is not None
 
 
-def _descriptor(path: Path) -> tuple[int | None, bool]:
-    """Return this process's descriptor of an SQLite file, and whether it is new."""
+_PASSING = "|".join(
+    [
+        *_HELD,
+        *("[Dd]eadlock", "could not serialize access", "Lock wait timeout"),
+        # Several processes make the tables of an empty database at once.
+        "concurrent connection to the empty database",
+        *(r"pg_\w+_nsp_index", r'relation "\w+" already exists'),
+    ]
+)
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether a call fails because there is no connection to the server any more."""
+    if type(error).__name__ == "UnavailableError":
+        return True
+    return re.search(_LOST, str(error)) is not None
+
+
+_LOST = "|".join(
+    [
+        *("Lost connection", "server has gone away", "mysql_real_connect failed"),
+        *("terminating connection", "server closed the connection"),
+        *("connection pointer is NULL", r"PostgreSQL metadata source error:\s*$"),
+    ]
+)
+
+
+def _shortened(text: str, most: int = 500) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} … {text[-most // 2 :]}"
+
+
+def _library() -> Any:
+    """Return ml_metadata's module of stores, which from then on is quiet."""
+    # It prints every connection to PostgreSQL, and every error that it raises.
+    is_ours = "GLOG_minloglevel" not in os.environ
+    if is_ours:
+        os.environ["GLOG_minloglevel"] = "3"
     try:
-        status = os.stat(path)
-        key = (status.st_dev, status.st_ino)
-        with _DESCRIPTORS_LOCK:
-            is_new = key not in _DESCRIPTORS
-            if is_new:
-                _DESCRIPTORS[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            return _DESCRIPTORS[key], is_new
-    except OSError:
-        return None, False  # not there yet, or not readable: opening it says so
+        from ml_metadata.metadata_store import metadata_store
+    finally:
+        if is_ours:
+            del os.environ["GLOG_minloglevel"]
+    # It logs the whole connection, password included.
+    logging.getLogger("absl").addFilter(_is_without_password)
+    return metadata_store
 
 
-def _is_held_elsewhere(path: Path) -> bool:
-    """Return whether another process reads or writes an SQLite file just now."""
-    if sys.platform != "linux":
-        return False
-    descriptor, _ = _descriptor(path)
-    if descriptor is None:
-        return False
-    layout = "hhqqi"  # struct flock of Linux
-    wanted = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, *_LOCK_BYTES, 0)
-    found = fcntl.fcntl(descriptor, fcntl.F_GETLK, wanted)
-    return bool(struct.unpack(layout, found)[0] != fcntl.F_UNLCK)
-
-
-def _is_other_database(path: Path) -> bool:
-    """Return whether an SQLite file holds tables, but none of ML Metadata.
-
-    Looked at once per process, before ml_metadata holds locks on it. ml_metadata itself
-    would put its tables beside the others.
-    """
-    import sqlite3
-
-    _, is_new = _descriptor(path)
-    if not is_new:
-        return False
-    # Immutable: without locks, which another process may hold.
-    uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
-    try:
-        with closing(sqlite3.connect(uri, uri=True)) as database:
-            rows = database.execute("SELECT name FROM sqlite_master").fetchall()
-    except sqlite3.DatabaseError:
-        return False  # no database at all: opening it says so
-    names = {name for (name,) in rows}
-    return bool(names) and not names & {"MLMDEnv", "Artifact"}
+def _is_without_password(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("ConnectionConfig")
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"//([^:/@]*):[^@]*@", r"//\1:…@", url)
+    hidden = re.sub(r"//([^:/@]*):.*@", r"//\1:…@", url)
+    return re.sub(r"(://[^?]*\?).*", r"\1…", hidden)
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -1103,8 +1123,10 @@ def sqlite_path(url: str) -> Path | None:
     return Path(unquote(url.removeprefix("sqlite:///")))
 
 
-def _connection(url: str, *, create: bool) -> metadata_store_pb2.ConnectionConfig:
-    """Return the connection that a URL describes.
+def _connection(
+    url: str, *, create: bool
+) -> tuple[metadata_store_pb2.ConnectionConfig, Login | None]:
+    """Return the connection that a URL describes, and the login if it is to a server.
 
     Raises:
         MetadataError: If it describes none, or an SQLite file that is not there.
@@ -1112,6 +1134,7 @@ def _connection(url: str, *, create: bool) -> metadata_store_pb2.ConnectionConfi
     from ml_metadata.proto import metadata_store_pb2
 
     config = metadata_store_pb2.ConnectionConfig()
+    config.retry_options.max_num_retries = 1  # the store itself tries again
     path = sqlite_path(url)
     if path is not None:
         if not create and not path.is_file():
@@ -1121,41 +1144,77 @@ def _connection(url: str, *, create: bool) -> metadata_store_pb2.ConnectionConfi
             )
         if create:
             _make_folder(path)
-        config.retry_options.max_num_retries = 1  # the store itself tries again
         config.sqlite.filename_uri = str(path)
         config.sqlite.connection_mode = (
             metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
         )
-        return config
+        return config, None
     if url == "sqlite://":
         config.fake_database.SetInParent()
-        return config
-    parts = urlsplit(url)
-    database = unquote(parts.path.lstrip("/"))
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise _no_store(url) from error
-    if parts.scheme == "grpc" and parts.hostname and port:
+        return config, None
+    login = _server(url)
+    if login.scheme == "grpc":
         client = metadata_store_pb2.MetadataStoreClientConfig()
-        client.host = parts.hostname
-        client.port = port
-        return client
-    if parts.scheme == "mysql" and parts.hostname and database:
-        config.mysql.host = parts.hostname
-        config.mysql.port = port or 3306
-        config.mysql.database = database
-        config.mysql.user = unquote(parts.username or "")
-        config.mysql.password = unquote(parts.password or "")
-        return config
-    if parts.scheme in ("postgresql", "postgres") and parts.hostname and database:
-        config.postgresql.host = parts.hostname
-        config.postgresql.port = str(port or 5432)
-        config.postgresql.dbname = database
-        config.postgresql.user = unquote(parts.username or "")
-        config.postgresql.password = unquote(parts.password or "")
-        return config
-    raise _no_store(url)
+        client.host, client.port = login.host, login.port
+        client.channel_arguments.max_receive_message_length = -1  # any answer
+        return client, login
+    # Databases are made by whoever knows how: with letters that differ by case.
+    if login.scheme == "mysql":
+        config.mysql.host, config.mysql.port = login.host, login.port
+        config.mysql.user, config.mysql.password = login.user, login.password
+        # Written into SQL as it is.
+        config.mysql.database = f"`{login.database.replace('`', '``')}`"
+        config.mysql.skip_db_creation = True
+    else:
+        # Written into libpq's connection string as they are.
+        config.postgresql.host = _in_quotes(login.host)
+        config.postgresql.port = str(login.port)
+        config.postgresql.dbname = _in_quotes(login.database)
+        config.postgresql.user = _in_quotes(login.user)
+        config.postgresql.password = _in_quotes(login.password)
+        config.postgresql.skip_db_creation = True
+    return config, login
+
+
+_PORTS = {"mysql": 3306, "postgresql": 5432}
+
+
+def _server(url: str) -> Login:
+    """Return what a URL says of a server.
+
+    Raises:
+        MetadataError: If it names none.
+    """
+    try:
+        parts = urlsplit(url)
+        scheme = "postgresql" if parts.scheme == "postgres" else parts.scheme
+        login = Login(
+            scheme,
+            parts.hostname or "",
+            parts.port or _PORTS.get(scheme, 0),
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            database=unquote(parts.path.lstrip("/")),
+        )
+    except ValueError as error:  # a port that is none
+        raise _no_store(url) from error
+    named = bool(login.user), bool(login.database)
+    wanted = {"grpc": (False, False)}.get(scheme, (True, True))
+    is_known = scheme == "grpc" or scheme in _PORTS
+    if not (is_known and login.host and login.port and named == wanted):
+        raise _no_store(url)
+    if parts.query or parts.fragment:
+        raise MetadataError(
+            f"'{_without_password(url)}' has options ('?' or '#'), and lineage stores "
+            "take none. Leave them out; in a password, '?' and '#' are written %3F "
+            "and %23."
+        )
+    return login
+
+
+def _in_quotes(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _no_store(url: str) -> MetadataError:
@@ -1174,3 +1233,7 @@ def _make_folder(path: Path) -> None:
             f"The lineage store '{path}' cannot be made: {error.strerror}: "
             f"'{error.filename}'. Choose a folder that you may write to."
         ) from error
+    # Empty for now, so that processes take turns from the first moment. Where it
+    # cannot be made, opening it says so.
+    with suppress(OSError):
+        path.touch(exist_ok=False)
