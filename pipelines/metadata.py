@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import hashlib
 import json
 import logging
 import math
@@ -301,16 +302,23 @@ class Store:
                     self._patiently(lambda: self._mlmd.put_contexts([context]))
                 except MetadataError as error:
                     # Another process made the same one in between.
-                    if "already exists" not in str(error.__cause__):
+                    if not _is_taken(error):
                         raise
                 found = self._find_context(kind, name)
             self._contexts[kind, name] = found
         return self._contexts[kind, name]
 
     def _find_context(self, kind: str, name: str) -> metadata_store_pb2.Context | None:
-        return self._patiently(
+        found = self._patiently(
             lambda: self._mlmd.get_context_by_type_and_name(kind, name)
         )
+        if found is not None and found.name != name:
+            raise MetadataError(
+                f"{self._where} does not tell '{name}' from '{found.name}', which it "
+                "has. Make the database with a collation that does (COLLATE "
+                "utf8mb4_bin), or use another name."
+            )
+        return found
 
     def _contexts_of(
         self, pipeline: str, run_id: str, component: str
@@ -603,17 +611,31 @@ class Store:
 
     def _put_external(self, artifact: Artifact) -> int:
         """Record an artifact that no execution here made; return its number."""
+        type_id = self._artifact_type(type(artifact))
+        found = self._find_external(artifact, type_id)
+        if found is not None:
+            return found
+        content = hashlib.sha256(f"{artifact.uri}\0{artifact.digest}".encode())
+        name = f"{type(artifact).TYPE_NAME}:{content.hexdigest()}"
+        proto = self._artifact_proto(artifact, name, is_external=True)
+        try:
+            return int(self._patiently(lambda: self._mlmd.put_artifacts([proto]))[0])
+        except MetadataError as error:
+            found = self._find_external(artifact, type_id)
+            if found is None or not _is_taken(error):
+                raise
+            return found  # another process made the same one in between
+
+    def _find_external(self, artifact: Artifact, type_id: int) -> int | None:
         same_place = self._patiently(
             lambda: self._mlmd.get_artifacts_by_uri(artifact.uri)
         )
-        type_id = self._artifact_type(type(artifact))
         for proto in same_place:
             digest = proto.custom_properties["digest"].string_value
-            if proto.type_id == type_id and digest == artifact.digest:
+            is_same = proto.uri == artifact.uri and digest == artifact.digest
+            if is_same and proto.type_id == type_id:
                 return int(proto.id)
-        name = f"{type(artifact).TYPE_NAME}:{artifact.uri}:{uuid.uuid4()}"
-        proto = self._artifact_proto(artifact, name, is_external=True)
-        return int(self._patiently(lambda: self._mlmd.put_artifacts([proto]))[0])
+        return None
 
     def _artifact_proto(
         self, artifact: Artifact, name: str, *, is_external: bool
@@ -640,7 +662,7 @@ class Store:
             try:
                 if typed is not None and not isinstance(value, typed):
                     raise TypeError(f"it takes {typed.__name__}")
-                _set(slots[key], value)
+                _set(slots[key], value, is_typed=typed is not None)
             except (TypeError, ValueError) as error:
                 raise PipelineError(
                     f"Property '{key}' of '{artifact.source or artifact.uri}' is "
@@ -954,41 +976,80 @@ def traceback_tail(text: str) -> str:
     return "\n".join(text.rstrip().splitlines()[-_TRACEBACK_LINES:])
 
 
-def _set(slot: metadata_store_pb2.Value, value: PropertyValue) -> None:
+def _set(
+    slot: metadata_store_pb2.Value, value: PropertyValue, *, is_typed: bool = False
+) -> None:
+    """Put a value where the store keeps it as it is.
+
+    What a column would change or refuse goes into a struct, as TFX has it for what
+    is no number and no text; a typed property has no choice.
+    """
     if isinstance(value, numbers.Integral):  # NumPy's among them
-        slot.int_value = int(value)
+        # MySQL and PostgreSQL have 32 bits, and a struct's numbers 53.
+        if is_typed or -(2**31) <= value < 2**31:
+            slot.int_value = int(value)
+        else:
+            _wrap(slot, {"__int__": str(int(value))})
     elif isinstance(value, numbers.Real):
         # SQL has no NaN: stored as one, it would come back as nothing.
-        if math.isfinite(value):
+        if not math.isfinite(value):
+            slot.string_value = str(float(value))
+        elif is_typed or _is_kept(float(value)):
             slot.double_value = float(value)
         else:
-            slot.string_value = str(float(value))
+            _wrap(slot, {"__value__": float(value)})
     elif isinstance(value, str):
         # Text that is not UTF-8 (undecodable file names) must not fail the record, and
         # SQLite ends text at a NUL.
-        text = value.encode("utf-8", "backslashreplace").decode()
-        slot.string_value = text.replace("\0", "\\x00")
+        text = value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+        if text == "__MLMD_NULL__" and not is_typed:  # its word for nothing at all
+            _wrap(slot, {"__value__": text})
+        else:
+            slot.string_value = text
     elif isinstance(value, dict | list | tuple):
         # TFX wraps what is no dict.
-        slot.struct_value.Clear()
-        wrapped = value if isinstance(value, dict) else {"__value__": list(value)}
-        slot.struct_value.update(wrapped)
+        _wrap(slot, value if isinstance(value, dict) else {"__value__": list(value)})
     else:
         raise TypeError("the store has no such kind of value")
+
+
+def _wrap(slot: metadata_store_pb2.Value, value: dict[str, Any]) -> None:
+    slot.struct_value.Clear()
+    slot.struct_value.update(value)
+
+
+def _is_kept(value: float) -> bool:
+    """Whether a number is the same after ml_metadata has written it into SQL.
+
+    It writes six decimals (std::to_string), SQLite gives back fifteen digits, and
+    MySQL takes no more than 65.
+    """
+    return abs(value) < 1e15 and float(f"{float(f'{value:f}'):.15g}") == value
 
 
 def _get(slot: metadata_store_pb2.Value) -> PropertyValue:
     which = slot.WhichOneof("value")
     if which == "struct_value":
-        from google.protobuf import json_format
-
-        plain = json_format.MessageToDict(slot.struct_value)
+        plain = _unwrapped(slot)
+        if "__int__" in plain:
+            return int(plain["__int__"])
         inner: PropertyValue = plain.get("__value__", plain)
         return inner
     if which is None:
         return ""
     value: PropertyValue = getattr(slot, which)
     return value
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return what a struct holds; json_format would refuse NaN."""
+    which = value.WhichOneof(value.DESCRIPTOR.oneofs[0].name)
+    if which == "struct_value":
+        fields = value.struct_value.fields
+        return {key: _unwrapped(each) for key, each in fields.items()}
+    if which == "list_value":
+        return [_unwrapped(each) for each in value.list_value.values]
+    return None if which == "null_value" else getattr(value, which)
 
 
 def _number(value: object) -> float | None:
@@ -1067,6 +1128,12 @@ _PASSING = "|".join(
         *(r"pg_\w+_nsp_index", r'relation "\w+" already exists'),
     ]
 )
+
+
+def _is_taken(error: MetadataError) -> bool:
+    """Whether a call failed because the name that it gives is given already."""
+    words = "already exists|[Dd]uplicate (key|entry)"
+    return re.search(words, str(error.__cause__)) is not None
 
 
 def _is_lost(error: Exception) -> bool:
