@@ -321,7 +321,7 @@ def _postgresql_error(login: Login, body: bytes) -> _Refused:
     if code == "28P01":
         return _wrong_password(login, said)
     if code == "3D000":
-        how = f"CREATE DATABASE \"{login.database}\" OWNER \"{login.user}\";"
+        how = f'CREATE DATABASE "{login.database}" OWNER "{login.user}";'
         return _no_database(login, how)
     if code == "28000" and said.endswith("no encryption"):
         how = "Let them in by a line 'host' of the server's pg_hba.conf"

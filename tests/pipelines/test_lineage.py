@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from penstock.schemas.artifacts import (
     PushedModel,
 )
 from penstock.schemas.errors import MetadataError
+from tests.pipelines.servers import KINDS
 from tests.pipelines.toys import Make, toy
 
 # Each execution reads some of the artifacts before it and writes some of its own.
@@ -34,10 +35,12 @@ GRAPHS = st.lists(
 )
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
+@pytest.fixture(scope="module", params=KINDS)
+def store(
+    request: pytest.FixtureRequest, new_store: Callable[[str, Path], str]
+) -> Iterator[Store]:
     with tempfile.TemporaryDirectory() as folder:
-        made = Store(f"sqlite:///{Path(folder) / 'metadata.sqlite'}")
+        made = Store(new_store(request.param, Path(folder)))
         made.begin_run("p", "r", {})
         yield made
 
