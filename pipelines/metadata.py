@@ -182,7 +182,8 @@ class Store:
         why = refusal(self._login) if self._login is not None else ""
         if why:
             raise MetadataError(f"{self._where} {why}")
-        metadata_store = _library()
+        from ml_metadata.metadata_store import metadata_store
+
         self._mlmd = metadata_store.MetadataStore(self._config)
         if self._login is not None and self._login.scheme == "postgresql":
             self._mlmd._call_method = without_backslashes(self._mlmd._call_method)
@@ -207,22 +208,29 @@ class Store:
             except MetadataError:
                 raise
             except Exception as error:  # ml_metadata raises its own and RuntimeError
-                text = str(error)
-                is_lost = self._login is not None and _is_lost(error)
-                if is_late or not (is_lost or _is_passing(error)):
-                    raise self._explained(text, is_lost=is_lost) from error
-                time.sleep(0.2 if is_lost else 0.02)
-                if is_lost:
-                    with suppress(Exception):  # it is said of the next call
-                        self._connect()
+                if self._login is not None and _is_lost(error):
+                    self._reconnect(ends, error)
+                elif is_late or not _is_passing(error):
+                    raise self._explained(str(error)) from error
+                else:
+                    time.sleep(0.02)
 
-    def _explained(self, text: str, *, is_lost: bool = False) -> MetadataError:
+    def _reconnect(self, ends: float, error: Exception) -> None:
+        """Connect anew: a second call without a connection would end the process."""
+        while time.monotonic() < ends:
+            try:
+                with self._lock:
+                    return self._connect()
+            except Exception as refused:  # the server may be there only in parts
+                error = refused
+                time.sleep(0.2)
+        raise MetadataError(
+            f"{self._where} was lost, and was not there again within "
+            f"{self.wait_seconds:g} s. Start the server and run again."
+        ) from error
+
+    def _explained(self, text: str) -> MetadataError:
         said = _shortened(" ".join(text.split()))
-        if is_lost:
-            return MetadataError(
-                f"{self._where} was lost, and was not there again within "
-                f"{self.wait_seconds:g} s. Start the server and run again."
-            )
         newer = re.search(r"database version (\d+) is greater .* version (\d+)", text)
         if newer:
             return MetadataError(
@@ -1106,6 +1114,10 @@ _EXPLANATIONS = {
     ("disk is full", "disk I/O error"): (
         "cannot be written: its disk is full or fails. Free some space and run again."
     ),
+    ("concurrent connection to the empty database",): (
+        "is half made: whoever made its tables was killed at it. Drop the database and "
+        "create it again."
+    ),
     ("value too long for type", "Data too long for column"): (
         "takes names of at most 255 bytes: {said} Shorten the name."
     ),
@@ -1158,20 +1170,20 @@ def _shortened(text: str, most: int = 500) -> str:
     return f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
-def _library() -> Any:
-    """Return ml_metadata's module of stores, which from then on is quiet."""
-    # It prints every connection to PostgreSQL, and every error that it raises.
-    is_ours = "GLOG_minloglevel" not in os.environ
+def _load_quietly() -> None:
+    """Load ml_metadata such that it keeps to itself what it otherwise prints."""
+    # Every connection to PostgreSQL, and every error, which it raises too.
+    level = "GLOG_minloglevel"
+    is_ours = level not in os.environ
     if is_ours:
-        os.environ["GLOG_minloglevel"] = "3"
+        os.environ[level] = "3"
     try:
-        from ml_metadata.metadata_store import metadata_store
+        import ml_metadata  # noqa: F401
     finally:
         if is_ours:
-            del os.environ["GLOG_minloglevel"]
-    # It logs the whole connection, password included.
+            del os.environ[level]
+    # And the whole connection, password included, to whoever logs all there is.
     logging.getLogger("absl").addFilter(_is_without_password)
-    return metadata_store
 
 
 def _is_without_password(record: logging.LogRecord) -> bool:
@@ -1180,7 +1192,7 @@ def _is_without_password(record: logging.LogRecord) -> bool:
 
 def _without_password(url: str) -> str:
     hidden = re.sub(r"//([^:/@]*):.*@", r"//\1:…@", url)
-    return re.sub(r"(://[^?]*\?).*", r"\1…", hidden)
+    return re.sub(r"(://[^?#]*[?#]).*", r"\1…", hidden)
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -1198,6 +1210,7 @@ def _connection(
     Raises:
         MetadataError: If it describes none, or an SQLite file that is not there.
     """
+    _load_quietly()
     from ml_metadata.proto import metadata_store_pb2
 
     config = metadata_store_pb2.ConnectionConfig()

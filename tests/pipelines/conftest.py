@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from penstock.pipelines.metadata import Store
 from penstock.pipelines.runners import BeamDagRunner, LocalRunner, Runner
 from tests.pipelines.servers import KINDS, Grpc, MariaDB, PostgreSQL
 
@@ -62,3 +64,14 @@ def store_url(
 ) -> str:
     """The URL of an empty store, of each kind in turn."""
     return new_store(request.param, tmp_path)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def store(
+    request: pytest.FixtureRequest, new_store: Callable[[str, Path], str]
+) -> Iterator[Store]:
+    """A store with one run, of each kind in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Store(new_store(request.param, Path(folder)))
+        made.begin_run("p", "r", {})
+        yield made

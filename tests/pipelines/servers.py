@@ -212,7 +212,7 @@ class MariaDB(Server):
                 f"--init-file={self.folder / 'users.sql'}",
                 "--character-set-server=utf8mb4",
             ),
-            *("--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M"),
+            *("--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=32M"),
         )
 
     def execute(self, statement: str, database: str = "") -> str:

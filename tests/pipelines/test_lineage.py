@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,6 @@ from penstock.schemas.artifacts import (
     PushedModel,
 )
 from penstock.schemas.errors import MetadataError
-from tests.pipelines.servers import KINDS
 from tests.pipelines.toys import Make, toy
 
 # Each execution reads some of the artifacts before it and writes some of its own.
@@ -33,16 +30,6 @@ GRAPHS = st.lists(
     min_size=1,
     max_size=8,
 )
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def store(
-    request: pytest.FixtureRequest, new_store: Callable[[str, Path], str]
-) -> Iterator[Store]:
-    with tempfile.TemporaryDirectory() as folder:
-        made = Store(new_store(request.param, Path(folder)))
-        made.begin_run("p", "r", {})
-        yield made
 
 
 def built(
@@ -143,11 +130,18 @@ def test_an_artifact_without_a_number_is_not_in_the_store(store: Store) -> None:
     )
 
 
-def test_what_made_a_served_version(tmp_path: Path) -> None:
+def test_what_made_a_served_version(store_url: str, tmp_path: Path) -> None:
     serving = tmp_path / "serving"
-    first = run(toy(serving_dir=serving), tmp_path, runner=LocalRunner())
-    run(toy(serving_dir=tmp_path / "other"), tmp_path, runner=LocalRunner())
-    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+    first = run(
+        toy(serving_dir=serving), tmp_path, store=store_url, runner=LocalRunner()
+    )
+    run(
+        toy(serving_dir=tmp_path / "other"),
+        tmp_path,
+        store=store_url,
+        runner=LocalRunner(),
+    )
+    store = Store(store_url, create=False)
     made = lineage.made(store, serving, 1)
     assert {each.component for each in made.executions.values()} == {
         *("Make", "Check", "Fit", "Bless", "Push")
@@ -159,9 +153,9 @@ def test_what_made_a_served_version(tmp_path: Path) -> None:
     assert lineage.sources(made) == made.of(ExternalArtifact) == ()
 
 
-def test_the_model_behind_a_pushed_one(tmp_path: Path) -> None:
-    result = run(toy(), tmp_path, runner=LocalRunner())
-    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+def test_the_model_behind_a_pushed_one(store_url: str, tmp_path: Path) -> None:
+    result = run(toy(), tmp_path, store=store_url, runner=LocalRunner())
+    store = Store(store_url, create=False)
     made = {name: each.outputs for name, each in result.executions.items()}
     model = made["Fit"]["model"]
     assert isinstance(model, Model)
@@ -177,9 +171,16 @@ def test_the_model_behind_a_pushed_one(tmp_path: Path) -> None:
     )
 
 
-def test_a_version_that_was_never_pushed_gets_a_sentence(tmp_path: Path) -> None:
-    run(toy(serving_dir=tmp_path / "serving"), tmp_path, runner=LocalRunner())
-    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+def test_a_version_that_was_never_pushed_gets_a_sentence(
+    store_url: str, tmp_path: Path
+) -> None:
+    run(
+        toy(serving_dir=tmp_path / "serving"),
+        tmp_path,
+        store=store_url,
+        runner=LocalRunner(),
+    )
+    store = Store(store_url, create=False)
     with pytest.raises(MetadataError) as raised:
         lineage.made(store, tmp_path / "serving", 2)
     assert str(raised.value) == (

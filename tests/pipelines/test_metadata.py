@@ -307,14 +307,14 @@ def test_artifacts_are_found_by_type_pipeline_and_number(
     with pytest.raises(MetadataError) as raised:
         store.artifact(999)
     assert str(raised.value) == (
-        f"Artifact 999 is not in the lineage store '{shown(store_url)}'. 'penstock artifacts' "
-        "lists what is."
+        f"Artifact 999 is not in the lineage store '{shown(store_url)}'. 'penstock "
+        "artifacts' lists what is."
     )
     with pytest.raises(MetadataError) as raised:
         store.executions("nope")
     assert str(raised.value) == (
-        f"Run 'nope' is not in the lineage store '{shown(store_url)}'. 'penstock runs' lists "
-        "what is."
+        f"Run 'nope' is not in the lineage store '{shown(store_url)}'. 'penstock runs' "
+        "lists what is."
     )
 
 
