@@ -11,12 +11,12 @@ import dataclasses
 import hashlib
 import hmac
 import importlib.metadata
+import io
 import os
 import socket
 import struct
 import unicodedata
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
 
 _ANSWER_SECONDS = 10.0
 
@@ -140,7 +140,7 @@ def _other(login: Login, said: str) -> _Refused:
     )
 
 
-def _exactly(stream: BinaryIO, size: int) -> bytes:
+def _exactly(stream: io.BufferedRWPair, size: int) -> bytes:
     data = stream.read(size)
     if len(data) < size:
         raise EOFError
@@ -150,7 +150,7 @@ def _exactly(stream: BinaryIO, size: int) -> bytes:
 # MySQL and MariaDB -----------------------------------------------------------------
 
 
-def _log_in_to_mysql(stream: BinaryIO, login: Login) -> None:
+def _log_in_to_mysql(stream: io.BufferedRWPair, login: Login) -> None:
     """Do what a client does up to the choice of a database.
 
     https://mariadb.com/kb/en/connection/
@@ -195,12 +195,12 @@ def _xor(one: bytes, other: bytes) -> bytes:
     return bytes(a ^ b for a, b in zip(one, other, strict=True))
 
 
-def _send_mysql(stream: BinaryIO, number: int, body: bytes) -> None:
+def _send_mysql(stream: io.BufferedRWPair, number: int, body: bytes) -> None:
     stream.write(struct.pack("<I", len(body))[:3] + bytes([number]) + body)
     stream.flush()
 
 
-def _mysql_packet(stream: BinaryIO, login: Login) -> bytes:
+def _mysql_packet(stream: io.BufferedRWPair, login: Login) -> bytes:
     """Return the next packet, unless it is an error."""
     size = int.from_bytes(_exactly(stream, 4)[:3], "little")
     body = _exactly(stream, size)
@@ -226,7 +226,7 @@ def _mysql_packet(stream: BinaryIO, login: Login) -> bytes:
 # PostgreSQL ------------------------------------------------------------------------
 
 
-def _log_in_to_postgresql(stream: BinaryIO, login: Login) -> None:
+def _log_in_to_postgresql(stream: io.BufferedRWPair, login: Login) -> None:
     """Do what a client does up to the server's word that it is ready.
 
     https://www.postgresql.org/docs/current/protocol-flow.html
@@ -294,13 +294,13 @@ def _check_encoding(encoding: str) -> None:
         )
 
 
-def _send_postgresql(stream: BinaryIO, kind: bytes, body: bytes) -> None:
+def _send_postgresql(stream: io.BufferedRWPair, kind: bytes, body: bytes) -> None:
     stream.write(kind + struct.pack(">I", len(body) + 4) + body)
     stream.flush()
 
 
 def _postgresql_messages(
-    stream: BinaryIO, login: Login
+    stream: io.BufferedRWPair, login: Login
 ) -> Iterator[tuple[bytes, bytes]]:
     """Yield kind and body of what the server says, up to an error."""
     while True:
@@ -329,7 +329,7 @@ def _postgresql_error(login: Login, body: bytes) -> _Refused:
     return _other(login, said)
 
 
-_TALKS: dict[str, Callable[[BinaryIO, Login], None]] = {
+_TALKS: dict[str, Callable[[io.BufferedRWPair, Login], None]] = {
     "mysql": _log_in_to_mysql,
     "postgresql": _log_in_to_postgresql,
     "grpc": lambda stream, login: None,

@@ -1114,7 +1114,7 @@ _EXPLANATIONS = {
     ("disk is full", "disk I/O error"): (
         "cannot be written: its disk is full or fails. Free some space and run again."
     ),
-    ("concurrent connection to the empty database",): (
+    ("concurrent connection to the empty database", "no MLMDEnv version exist"): (
         "is half made: whoever made its tables was killed at it. Drop the database and "
         "create it again."
     ),

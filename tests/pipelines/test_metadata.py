@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from penstock.pipelines import metadata
 from penstock.pipelines.logins import Login
@@ -292,8 +294,8 @@ def test_several_processes_write_one_store_and_lose_nothing(
 def test_artifacts_are_found_by_type_pipeline_and_number(
     store_url: str, tmp_path: Path
 ) -> None:
-    pipeline = toy(serving_dir=tmp_path / "serving")
-    run(pipeline, tmp_path, store=store_url, runner=LocalRunner())
+    made = toy(serving_dir=tmp_path / "serving")
+    run(made, tmp_path, store=store_url, runner=LocalRunner())
     store = Store(store_url, create=False)
     everything = store.artifacts()
     assert [each.id for each in everything] == sorted(
@@ -321,8 +323,8 @@ def test_artifacts_are_found_by_type_pipeline_and_number(
 def test_what_is_done_outside_of_a_run_is_recorded_at_once(
     store_url: str, tmp_path: Path
 ) -> None:
-    pipeline = toy(serving_dir=tmp_path / "serving")
-    run(pipeline, tmp_path, store=store_url, runner=LocalRunner())
+    made = toy(serving_dir=tmp_path / "serving")
+    run(made, tmp_path, store=store_url, runner=LocalRunner())
     store = Store(store_url, create=False)
     (examples,), (model,) = store.artifacts(Examples), store.artifacts(Model)
     assert store.executions_of_type("by.Hand") == []
@@ -396,6 +398,60 @@ def test_one_artifact_under_several_keys_comes_back_under_each(store_url: str) -
     assert {
         key: [each.uri for each in made] for key, made in record.inputs.items()
     } == {"train": ["/1", "/2", "/1"], "eval": ["/1"]}
+
+
+PLAIN = st.one_of(
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    # Surrogates are no UTF-8, and SQLite ends text at a NUL.
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    st.text("\\⧵/'\"%$;-{}[] \t\n"),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text("\\⧵/'\"é"),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+        | st.text("\\⧵/'\"%$", min_size=1),
+        PLAIN | st.lists(JSON) | st.dictionaries(st.text(), JSON, min_size=1),
+        max_size=4,
+    ),
+    st.text("a\\⧵/'\" é", min_size=1),
+)
+@example({"text": "__MLMD_NULL__", "tiny": 1e-12, "third": 1 / 3, "big": 2**40}, "/x")
+@example({"sum": 0.1 + 0.2, "time": 1763745600.123456, "huge": 1e300, "x": 5e-324}, "/")
+def test_what_is_recorded_comes_back_as_it_was(
+    store: Store, properties: dict[str, Any], uri: str
+) -> None:
+    made = Model(uri, properties=properties)
+    store.record_execution(
+        "test",
+        component="test",
+        pipelines=["p"],
+        inputs={},
+        outputs={"model": made},
+        properties={},
+    )
+    assert made.id is not None
+    back = store.artifact(made.id)
+    assert back.uri == uri
+    kept = {key: back.properties[key] for key in properties}
+    assert same(kept, properties)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, to the type and the last digit, NaN included."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return repr(one) == repr(other)
 
 
 def test_parameters_are_recorded_as_numbers_text_or_json() -> None:

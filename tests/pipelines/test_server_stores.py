@@ -12,13 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
+from ml_metadata.metadata_store import metadata_store
+from ml_metadata.proto import metadata_store_pb2 as pb
 
-from penstock.pipelines import logins
-from penstock.pipelines.metadata import Store
-from penstock.schemas.artifacts import Examples
-from penstock.schemas.errors import MetadataError
+from penstock.components.base import Component, RunContext, output
+from penstock.pipelines import logins, overrides
+from penstock.pipelines.inputs import LatestBlessed
+from penstock.pipelines.metadata import RunState, State, Store
+from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.run import run
+from penstock.pipelines.runners import LocalRunner
+from penstock.schemas.artifacts import Examples, Model
+from penstock.schemas.errors import ComponentFailed, MetadataError
 from tests.conftest import Said
 from tests.pipelines.servers import (
     PASSWORD,
@@ -29,6 +37,8 @@ from tests.pipelines.servers import (
     Server,
 )
 from tests.pipelines.test_metadata import shown, text_of
+from tests.pipelines.test_tfx_conventions import latest_blessed
+from tests.pipelines.toys import Fit, Make, toy
 
 LIBRARY = f"ML Metadata {importlib.metadata.version('ml-metadata')}"
 
@@ -525,11 +535,94 @@ def test_a_newer_schema_gets_a_sentence(server: Server) -> None:
     assert text.endswith("). Upgrade ml-metadata, or name another store.")
 
 
-def test_a_store_that_is_half_made_gets_a_sentence(server: Server) -> None:
+@pytest.mark.parametrize("done", ["DELETE FROM MLMDEnv", "DROP TABLE Association"])
+def test_a_store_that_is_half_made_gets_a_sentence(server: Server, done: str) -> None:
     url = server.new_store()
     Store(url)
-    server.execute("DELETE FROM MLMDEnv", url.rpartition("/")[2])
+    server.execute(done, url.rpartition("/")[2])
     assert text_of(url, wait_seconds=0.2) == (
         f"The lineage store '{shown(url)}' is half made: whoever made its tables was "
         "killed at it. Drop the database and create it again."
     )
+
+
+# Whole runs ----------------------------------------------------------------------
+
+
+class Stumble(Component):
+    """Fail with words that some stores have no words for."""
+
+    text: str
+    model: Model = output()
+
+    def run(self, context: RunContext) -> None:
+        raise ValueError(self.text)
+
+
+def test_runs_are_recorded_found_and_used_again(store_url: str, tmp_path: Path) -> None:
+    first = run(toy(), tmp_path, store=store_url, runner=LocalRunner())
+    second = run(toy(), tmp_path, store=store_url, runner=LocalRunner())
+    assert {each.state for each in first.executions.values()} == {State.COMPLETE}
+    assert {each.state for each in second.executions.values()} == {State.CACHED}
+    third = run(toy(rows=4), tmp_path, store=store_url, runner=LocalRunner())
+    assert third.state is RunState.COMPLETE
+    make = Make(rows=5)
+    fit = Fit(examples=make.examples, baseline=LatestBlessed())
+    asked = run(
+        Pipeline("toy", [make, fit]), tmp_path, store=store_url, runner=LocalRunner()
+    )
+    (baseline,) = asked["Fit"].inputs["baseline"]
+    assert baseline.id == third["Fit"].outputs["model"].id
+
+
+def test_a_failure_is_recorded_word_for_word(store_url: str, tmp_path: Path) -> None:
+    text = f"{HOSTILE} C:\\temp\\new ⧵ ⧵/ 'é' \N{GRINNING FACE} %s \n\ttail"
+    with pytest.raises(ComponentFailed):
+        run(
+            Pipeline("p", [Stumble(text=text)]),
+            tmp_path,
+            store=store_url,
+            runner=LocalRunner(),
+        )
+    store = Store(store_url, create=False)
+    (found,) = store.runs()
+    (record,) = store.executions(found.id)
+    assert (found.state, record.state) == (RunState.FAILED, State.FAILED)
+    assert record.properties["text"] == text
+    assert record.properties["penstock_message"] == text
+    assert text.strip() in str(record.properties["penstock_traceback"])
+
+
+def test_forced_and_blocked_models_are_known(store_url: str, tmp_path: Path) -> None:
+    result = run(toy(), tmp_path, store=store_url, runner=LocalRunner())
+    model = result["Fit"].outputs["model"]
+    assert isinstance(model, Model)
+    store = Store(store_url, create=False)
+    blocked = overrides.block(store, tmp_path, model, "loses \\ money")
+    entry = overrides.block_list(store).entry(model)
+    assert entry is not None
+    assert entry.blessing.id == blocked.id
+    assert entry.reason == "loses \\ money."
+    overrides.unblock(store, tmp_path, model, "earns it")
+    assert overrides.block_list(store).entry(model) is None
+
+
+def test_what_is_recorded_on_a_server_is_read_by_plain_ml_metadata(
+    server: Server, tmp_path: Path
+) -> None:
+    url = server.new_store()
+    result = run(toy(), tmp_path, store=url, runner=LocalRunner())
+    config = pb.ConnectionConfig()
+    name = url.rpartition("/")[2]
+    if server.scheme == "mysql":
+        config.mysql.host, config.mysql.port = "127.0.0.1", server.port
+        config.mysql.user, config.mysql.password = USER, PASSWORD
+        config.mysql.database = name
+    else:
+        server.execute("CREATE ROLE tfx LOGIN PASSWORD 'tfx' SUPERUSER")
+        config.postgresql.host, config.postgresql.port = "127.0.0.1", str(server.port)
+        config.postgresql.user = config.postgresql.password = "tfx"
+        config.postgresql.dbname = name
+    model = latest_blessed(metadata_store.MetadataStore(config))
+    assert model.id == result["Fit"].outputs["model"].id
+    assert model.custom_properties["auc"].double_value == 0.5
