@@ -61,6 +61,7 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "ingestion.md",
         "lineage.md",
         "models.md",
+        "runs.md",
         "serving-directory.md",
         "slices.md",
         "training.md",
@@ -72,6 +73,15 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
 def test_the_guide_prints_the_example_component_as_it_is() -> None:
     code = (DOCS / "examples" / "column_counts.py").read_text(encoding="utf-8")
     assert blocks(DOCS / "write-your-own-component.md")[0] == code
+
+
+def test_the_guide_to_runs_runs(tmp_path: Path) -> None:
+    assert run_blocks(tmp_path, DOCS / "runs.md").splitlines() == [
+        "complete complete",
+        "cached cached",
+        "complete cached",
+        "complete complete",
+    ]
 
 
 def test_the_ingestion_guide_runs(tmp_path: Path) -> None:
