@@ -1,7 +1,9 @@
-"""Whether a server lets one into a database, asked in the server's own protocol.
+"""A login of our own to a database server, in the server's own protocol.
 
 ml_metadata says of every login that fails only that there is no connection, and waits
-a minute for a server of another kind. So it is given a server that was asked before.
+a minute for a server of another kind; so the server is asked before it. And it lets
+two processes make the same tables or the same type at once, which leaves two of them;
+so whoever does that holds a lock of the database meanwhile.
 """
 
 from __future__ import annotations
@@ -17,8 +19,15 @@ import socket
 import struct
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
 
 _ANSWER_SECONDS = 10.0
+_LOCK_SECONDS = 30
+
+# What the lock is called: penstock, as bytes and as a number.
+_LOCK_NAME = "penstock"
+_LOCK_NUMBER = int.from_bytes(b"penstock", "big")
 
 _NATIVE = "mysql_native_password"
 
@@ -58,7 +67,7 @@ class Login:
         }[self.scheme]
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """Why one is not let in, as the rest of a sentence, and what to do."""
 
 
@@ -66,75 +75,83 @@ class _Refused(Exception):
 _NO_SUCH_SERVER = (OSError, EOFError, struct.error, ValueError, LookupError)
 
 
-def refusal(login: Login) -> str:
-    """Return why a server does not let one in, or nothing.
+@contextmanager
+def alone(login: Login) -> Iterator[None]:
+    """Log in, and be the only one who does so by this function until the block ends.
 
-    Where a server asks for what is not known here, it is left to ml_metadata.
+    A server of ML Metadata is only looked for: it does one thing after another itself.
 
     Args:
         login: The server, the database, and who asks for it.
 
-    Returns:
-        The rest of a sentence that begins with the store, and what to do; empty if
-        the server lets one in.
+    Raises:
+        Refused: If the server is not there, is another one, or does not let one in.
     """
     place = (login.host, login.port)
     try:
         connection = socket.create_connection(place, timeout=_ANSWER_SECONDS)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        return (
+        raise Refused(
             f"cannot be reached at {login.place}: {reason}. Start the server, or check "
             "host and port."
-        )
-    try:
-        with connection, connection.makefile("rwb") as stream:
-            _TALKS[login.scheme](stream, login)
-    except _Refused as refused:
-        return str(refused)
-    except _NO_SUCH_SERVER:
-        return (
-            f"cannot be used: what answers at {login.place} is no {login.kind}. Check "
-            "host and port, and that the URL begins with what the server is."
-        )
-    return ""
+        ) from error
+    with connection, connection.makefile("rwb") as stream:
+        log_in, lock = _PROTOCOLS[login.scheme]
+        try:
+            log_in(stream, login)
+            connection.settimeout(_LOCK_SECONDS + _ANSWER_SECONDS)
+            lock(stream, login)
+        except _NO_SUCH_SERVER as error:
+            raise Refused(
+                f"cannot be used: what answers at {login.place} is no {login.kind}. "
+                "Check host and port, and that the URL begins with what the server is."
+            ) from error
+        yield
 
 
 def _library() -> str:
     return f"ML Metadata {importlib.metadata.version('ml-metadata')}"
 
 
-def _wrong_password(login: Login, said: str) -> _Refused:
-    return _Refused(
+def _wrong_password(login: Login, said: str) -> Refused:
+    return Refused(
         f"does not let '{login.user}' in: {said.rstrip('.')}. Check user and password; "
         "in a URL, '@', ':', '/', '?', '#' and '%' are written %40, %3A, %2F, %3F, "
         "%23 and %25."
     )
 
 
-def _no_database(login: Login, how: str) -> _Refused:
-    return _Refused(
+def _no_database(login: Login, how: str) -> Refused:
+    return Refused(
         f"cannot be opened: {login.place} has no database '{login.database}' that "
         f"'{login.user}' may use. Make it there: {how}"
     )
 
 
-def _unknown_method(login: Login, method: str, how: str) -> _Refused:
-    return _Refused(
+def _unknown_method(login: Login, method: str, how: str) -> Refused:
+    return Refused(
         f"wants '{login.user}' to log in by '{method}', which {_library()} cannot. "
         f"{how}"
     )
 
 
-def _needs_encryption(login: Login, said: str, how: str) -> _Refused:
-    return _Refused(
+def _needs_encryption(login: Login, said: str, how: str) -> Refused:
+    return Refused(
         f"does not let '{login.user}' in: {said.rstrip('.')}. {_library()} does not "
         f"encrypt its connections. {how}, or connect through a tunnel (ssh -L)."
     )
 
 
-def _other(login: Login, said: str) -> _Refused:
-    return _Refused(
+def _busy() -> Refused:
+    return Refused(
+        f"is being made ready by another process for more than {_LOCK_SECONDS} s. Wait "
+        "for that process and run again."
+    )
+
+
+def _other(login: Login, said: str) -> Refused:
+    return Refused(
         f"does not let '{login.user}' in: {said.rstrip('.')}. Ask whoever runs the "
         "server."
     )
@@ -177,10 +194,22 @@ def _log_in_to_mysql(stream: io.BufferedRWPair, login: Login) -> None:
             )
         _send_mysql(stream, 3, _native_proof(login.password, data[:20]))
         reply = _mysql_packet(stream, login)
-    if reply[:1] == b"\0":
-        _send_mysql(stream, 0, b"\x02" + login.database.encode())
-        _mysql_packet(stream, login)
-        _send_mysql(stream, 0, b"\x01")
+    if reply[:1] != b"\0":
+        raise EOFError
+    _send_mysql(stream, 0, b"\x02" + login.database.encode())
+    _mysql_packet(stream, login)
+
+
+def _lock_mysql(stream: io.BufferedRWPair, login: Login) -> None:
+    """Take the lock until the connection ends."""
+    # One for each database; names of locks are short.
+    name = hashlib.sha256(login.database.encode()).hexdigest()[:32]
+    query = f"SELECT GET_LOCK('{_LOCK_NAME} {name}', {_LOCK_SECONDS})"
+    _send_mysql(stream, 0, b"\x03" + query.encode())
+    # How many columns, the column, the end of columns, the row, the end of rows.
+    packets = [_mysql_packet(stream, login) for _ in range(5)]
+    if packets[3] != b"\x011":
+        raise _busy()
 
 
 def _native_proof(password: str, nonce: bytes) -> bytes:
@@ -237,15 +266,24 @@ def _log_in_to_postgresql(stream: io.BufferedRWPair, login: Login) -> None:
     password = unicodedata.normalize("NFKC", login.password).encode()
     nonce = base64.b64encode(os.urandom(18))
     for kind, body in _postgresql_messages(stream, login):
-        if kind == b"Z":
-            _send_postgresql(stream, b"X", b"")
-            return
         if kind == b"S" and body.startswith(b"server_encoding\0"):
             _check_encoding(body.split(b"\0")[1].decode())
         if kind == b"R":
             answer = _answer(login, body, password, nonce)
             if answer:
                 _send_postgresql(stream, b"p", answer)
+
+
+def _lock_postgresql(stream: io.BufferedRWPair, login: Login) -> None:
+    """Take the lock until the connection ends."""
+    # Locks of a transaction are let go even if the connection goes on in a pool.
+    query = (
+        f"BEGIN; SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; "
+        f"SELECT pg_advisory_xact_lock({_LOCK_NUMBER})\0"
+    )
+    _send_postgresql(stream, b"Q", query.encode())
+    for _ in _postgresql_messages(stream, login):
+        pass
 
 
 def _answer(login: Login, asked: bytes, password: bytes, nonce: bytes) -> bytes:
@@ -288,7 +326,7 @@ def _scram_proof(password: bytes, nonce: bytes, server_first: bytes) -> bytes:
 
 def _check_encoding(encoding: str) -> None:
     if encoding != "UTF8":
-        raise _Refused(
+        raise Refused(
             f"keeps text as {encoding}, which does not hold every name. Make the "
             "database anew, with ENCODING 'UTF8' TEMPLATE template0."
         )
@@ -302,10 +340,11 @@ def _send_postgresql(stream: io.BufferedRWPair, kind: bytes, body: bytes) -> Non
 def _postgresql_messages(
     stream: io.BufferedRWPair, login: Login
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and body of what the server says, up to an error."""
-    while True:
+    """Yield kind and body of what the server says until it is ready, or an error."""
+    kind = b""
+    while kind != b"Z":
         kind = _exactly(stream, 1)
-        if kind not in {b"E", b"K", b"N", b"R", b"S", b"Z", b"v"}:
+        if kind not in _POSTGRESQL_KINDS:
             raise EOFError
         (size,) = struct.unpack(">I", _exactly(stream, 4))
         body = _exactly(stream, size - 4)
@@ -314,12 +353,18 @@ def _postgresql_messages(
         yield kind, body
 
 
-def _postgresql_error(login: Login, body: bytes) -> _Refused:
+# What is said at a login and of a query: an error, a key, a notice, and so on.
+_POSTGRESQL_KINDS = {bytes([each]) for each in b"EKNRSZvCDTI"}
+
+
+def _postgresql_error(login: Login, body: bytes) -> Refused:
     parts = body.decode("utf-8", "replace").split("\0")
     fields = {part[0]: part[1:] for part in parts if part}
     said, code = fields.get("M", ""), fields.get("C", "")
     if code == "28P01":
         return _wrong_password(login, said)
+    if code == "55P03":
+        return _busy()
     if code == "3D000":
         how = f'CREATE DATABASE "{login.database}" OWNER "{login.user}";'
         return _no_database(login, how)
@@ -329,8 +374,10 @@ def _postgresql_error(login: Login, body: bytes) -> _Refused:
     return _other(login, said)
 
 
-_TALKS: dict[str, Callable[[io.BufferedRWPair, Login], None]] = {
-    "mysql": _log_in_to_mysql,
-    "postgresql": _log_in_to_postgresql,
-    "grpc": lambda stream, login: None,
+_Talk: TypeAlias = Callable[[io.BufferedRWPair, Login], None]
+
+_PROTOCOLS: dict[str, tuple[_Talk, _Talk]] = {
+    "mysql": (_log_in_to_mysql, _lock_mysql),
+    "postgresql": (_log_in_to_postgresql, _lock_postgresql),
+    "grpc": (lambda stream, login: None, lambda stream, login: None),
 }

@@ -20,13 +20,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from penstock.pipelines.escaping import without_backslashes
-from penstock.pipelines.logins import Login, refusal
+from penstock.pipelines.logins import Login, Refused, alone
 from penstock.pipelines.sqlite_file import is_other_database, turn
 from penstock.schemas.artifacts import (
     ARTIFACT_TYPES,
@@ -179,14 +179,25 @@ class Store:
 
     def _connect(self) -> None:
         """Connect to the store, or connect anew."""
-        why = refusal(self._login) if self._login is not None else ""
-        if why:
-            raise MetadataError(f"{self._where} {why}")
         from ml_metadata.metadata_store import metadata_store
 
-        self._mlmd = metadata_store.MetadataStore(self._config)
+        with self._alone():
+            self._mlmd = metadata_store.MetadataStore(self._config)
         if self._login is not None and self._login.scheme == "postgresql":
             self._mlmd._call_method = without_backslashes(self._mlmd._call_method)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Be the only process that makes tables or types, if the store is on a server.
+
+        Raises:
+            MetadataError: If the server does not let one in.
+        """
+        try:
+            with nullcontext() if self._login is None else alone(self._login):
+                yield
+        except Refused as refused:
+            raise MetadataError(f"{self._where} {refused}") from None
 
     def _patiently(self, call: Callable[[], _T]) -> _T:
         """Call, and call again while another process holds the store.
@@ -260,12 +271,27 @@ class Store:
                 proto.properties[name] = names[python]
             if kind.BASE_TYPE:
                 proto.base_type = getattr(self._pb.ArtifactType, kind.BASE_TYPE)
-            self._type_ids[key] = self._patiently(
-                lambda: self._mlmd.put_artifact_type(
-                    proto, can_add_fields=True, can_omit_fields=True
+            self._type_ids[key] = self._put_type("artifact", proto)
+        return self._type_ids[key]
+
+    def _put_type(self, kind: str, proto: Any) -> int:
+        """Return the number of a type, made or extended if the store lacks it."""
+        if self._login is not None:
+            get = f"get_{kind}_types"
+            known = self._patiently(lambda: getattr(self._mlmd, get)())
+            wanted = set(proto.properties.items())
+            for each in known:
+                if each.name == proto.name and wanted <= set(each.properties.items()):
+                    return int(each.id)
+        put = f"put_{kind}_type"
+        with self._alone():
+            return int(
+                self._patiently(
+                    lambda: getattr(self._mlmd, put)(
+                        proto, can_add_fields=True, can_omit_fields=True
+                    )
                 )
             )
-        return self._type_ids[key]
 
     def _component_type(self, component: Component) -> int:
         cls = type(component)
@@ -278,11 +304,7 @@ class Store:
             proto = self._pb.ExecutionType(name=name)
             if base_type:
                 proto.base_type = getattr(self._pb.ExecutionType, base_type)
-            self._type_ids[key] = self._patiently(
-                lambda: self._mlmd.put_execution_type(
-                    proto, can_add_fields=True, can_omit_fields=True
-                )
-            )
+            self._type_ids[key] = self._put_type("execution", proto)
         return self._type_ids[key]
 
     def _context_proto(self, kind: str, name: str) -> metadata_store_pb2.Context:
@@ -290,11 +312,7 @@ class Store:
         key = f"context {kind}"
         if key not in self._type_ids:
             proto = self._pb.ContextType(name=kind)
-            self._type_ids[key] = self._patiently(
-                lambda: self._mlmd.put_context_type(
-                    proto, can_add_fields=True, can_omit_fields=True
-                )
-            )
+            self._type_ids[key] = self._put_type("context", proto)
         return self._pb.Context(type_id=self._type_ids[key], name=name)
 
     def _context(self, kind: str, name: str) -> metadata_store_pb2.Context:
@@ -1135,9 +1153,8 @@ _PASSING = "|".join(
     [
         *_HELD,
         *("[Dd]eadlock", "could not serialize access", "Lock wait timeout"),
-        # Several processes make the tables of an empty database at once.
-        "concurrent connection to the empty database",
-        *(r"pg_\w+_nsp_index", r'relation "\w+" already exists'),
+        # PostgreSQL, where two processes make the same context at once.
+        "current transaction is aborted",
     ]
 )
 

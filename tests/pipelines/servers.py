@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -52,6 +53,7 @@ class Server(ABC):
     """A database server with a data folder of its own, on a free port of loopback."""
 
     scheme: str
+    abruptly: signal.Signals
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-stores-"))
@@ -98,8 +100,8 @@ class Server(ABC):
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stop as if the power had failed."""
-        self.process.kill()
+        """Stop without a word to anybody."""
+        self.process.send_signal(self.abruptly)
         self.process.wait()
 
     def remove(self) -> None:
@@ -136,6 +138,7 @@ class PostgreSQL(Server):
     """A PostgreSQL server."""
 
     scheme = "postgresql"
+    abruptly = signal.SIGQUIT  # takes those along who serve connections
 
     def make(self) -> None:
         versions = Path("/usr/lib/postgresql").glob("*/bin")
@@ -188,6 +191,7 @@ class MariaDB(Server):
     """A MariaDB server."""
 
     scheme = "mysql"
+    abruptly = signal.SIGKILL
 
     def make(self) -> None:
         ran(

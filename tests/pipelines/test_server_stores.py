@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from penstock.components.base import Component, RunContext, output
-from penstock.pipelines import logins, overrides
+from penstock.pipelines import logins, metadata, overrides
 from penstock.pipelines.inputs import LatestBlessed
 from penstock.pipelines.metadata import RunState, State, Store
 from penstock.pipelines.pipeline import Pipeline
@@ -223,6 +223,92 @@ def test_a_postgresql_database_that_is_not_in_utf8_gets_a_sentence(
         f"The lineage store '{shown(url)}' keeps text as LATIN1, which does not hold "
         "every name. Make the database anew, with ENCODING 'UTF8' TEMPLATE template0."
     )
+
+
+def test_a_store_that_others_make_ready_for_too_long_gets_a_sentence(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logins, "_LOCK_SECONDS", 1)
+    url = server.new_store()
+    with logins.alone(metadata._server(url)):
+        assert text_of(url) == (
+            f"The lineage store '{shown(url)}' is being made ready by another process "
+            "for more than 1 s. Wait for that process and run again."
+        )
+    # Only those who make the same one wait.
+    with logins.alone(metadata._server(server.new_store())):
+        assert Store(url).runs() == []
+
+
+RACER = """
+import sys
+from penstock.components.base import Component, RunContext, output
+from penstock.pipelines.metadata import Store
+from penstock.schemas.artifacts import Artifact, ExternalArtifact
+class Odd(Artifact):
+    TYPE_NAME = "Odd"
+    PROPERTIES = {"a": int}
+class Go(Component):
+    odd: Odd = output()
+    def run(self, context: RunContext) -> None: ...
+for url in sys.argv[1:]:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    store = Store(url)
+    run_id = sys.stdin.readline().strip()
+    store.begin_run("p", run_id, {})
+    outside = ExternalArtifact("/data", digest="same")
+    number = store.begin_execution(
+        Go(), pipeline="p", run_id=run_id, inputs={}, external=[outside]
+    )
+    store.complete_execution(
+        number, {"odd": Odd("/odd")}, pipeline="p", run_id=run_id, component="Go",
+        properties={}, fingerprint="sha256:same",
+    )
+"""
+
+
+def test_processes_that_begin_a_store_at_once_make_one(server: Server) -> None:
+    urls = [server.new_store() for _ in range(4)]
+    with ExitStack() as all_of_them:
+        racers = [
+            all_of_them.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", RACER, *urls],
+                    env={**os.environ, "PYTHONPATH": os.getcwd()},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for _ in range(6)
+        ]
+        for number in range(len(urls)):
+            for racer in racers:
+                assert racer.stdout is not None
+                assert racer.stdout.readline() == "ready\n", racer.communicate()[1]
+            for at, racer in enumerate(racers):
+                assert racer.stdin is not None
+                racer.stdin.write(f"\nrun {number} {at}\n")
+                racer.stdin.flush()
+        for racer in racers:
+            _, err = racer.communicate()
+            assert racer.returncode == 0, err
+    for number, url in enumerate(urls):
+        database = url.rpartition("/")[2]
+        twice = server.execute(
+            "SELECT name FROM Type GROUP BY name, type_kind HAVING count(*) > 1",
+            database,
+        )
+        assert twice == ""
+        store = Store(url)
+        assert {each.id for each in store.runs("p")} == {
+            f"run {number} {at}" for at in range(len(racers))
+        }
+        assert len(store.artifacts("Odd")) == len(racers)
+        assert len(store.artifacts("ExternalArtifact")) == 1
+        assert len(list(store.find_cached("sha256:same"))) == len(racers)
 
 
 # What no server of Debian says is said here by one that only knows its lines.
