@@ -1199,12 +1199,13 @@ def _load_quietly() -> None:
     finally:
         if is_ours:
             del os.environ[level]
-    # And the whole connection, password included, to whoever logs all there is.
-    logging.getLogger("absl").addFilter(_is_without_password)
+    logging.getLogger("absl").addFilter(_is_worth_a_line)
 
 
-def _is_without_password(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith("ConnectionConfig")
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Whether a line is no connection, password included, and no error raised too."""
+    beginnings = ("ConnectionConfig", "mlmd client", "%s failed after retrying")
+    return not str(record.msg).startswith(beginnings)
 
 
 def _without_password(url: str) -> str:
