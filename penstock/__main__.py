@@ -211,6 +211,8 @@ def run(
             param_hint="--runner",
         )
     given = _given(param or [])
+    if resume:
+        resume = _run_id(_opened(root, store, store_wait), resume)
     signal.signal(signal.SIGTERM, _interrupt)
     with _noise_kept(root, verbose=verbose) as terminal:
         pipeline, arguments = load_pipeline(target, given)
@@ -262,6 +264,8 @@ def plan(
     from penstock.pipelines.plan import plan as plan_pipeline
 
     given = _given(param or [])
+    if resume:
+        resume = _run_id(_opened(root, store, store_wait), resume)
     with _noise_kept(root, verbose=False):
         pipeline, _ = load_pipeline(target, given)
         exists = store or (root / "metadata.sqlite").exists()
@@ -1063,6 +1067,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the components of a run: how they ended, what they read and wrote."""
+    from penstock.pipelines.environment import described
+
     opened = _opened(root, store, store_wait)
     record = opened.run(_run_id(opened, run_id))
     executions = opened.executions(record.id)
@@ -1096,6 +1102,9 @@ def show(
         )
     console.print(table)
     for each in executions:
+        environment = described(each.properties)
+        if environment:
+            console.print(f"{each.component} ran in {environment}.", markup=False)
         for made in each.outputs.values():
             for artifact in made:
                 said = _remarked(remarks, artifact)
@@ -1304,6 +1313,76 @@ def lineage(
         )
         return
     print_lineage(found, remarks, downstream=downstream)
+
+
+@app.command()
+def reproduce(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="VERSION|ARTIFACT",
+            help="A served version as SERVING_DIR/NUMBER, or the number of a Model.",
+        ),
+    ],
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    here: Annotated[
+        bool,
+        typer.Option("--here", help="With the libraries that are here, if others."),
+    ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", metavar="FOLDER", help="Keep what is made there."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version again from what was recorded; exit with 3 if it is another."""
+    from penstock.pipelines.reproduce import reproduce as make_again
+
+    opened = _opened(root, store, store_wait)
+    artifact = _subject(opened, subject)
+    with _noise_kept(root, verbose=False):
+        compared = make_again(
+            opened, root.absolute(), artifact, folder=keep, is_here=here
+        )
+    is_same = all(each.is_equal or each.is_log for each in compared)
+    code = DONE if is_same else SAID_NO
+    if as_json:
+        _print_json(
+            [
+                {
+                    "component": each.component,
+                    "output": each.output,
+                    "type": each.type_name,
+                    "recorded": each.recorded,
+                    "found": each.found,
+                    "equal": each.is_equal,
+                    "is_log": each.is_log,
+                    "reasons": each.reasons,
+                }
+                for each in compared
+            ]
+        )
+        raise typer.Exit(code)
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("component", "output", "recorded", "made again", ""):
+        table.add_column(title)
+    for each in compared:
+        word = "[green]equal[/]" if each.is_equal else "[red]differs[/]"
+        if each.is_log:
+            word = "a log, which tells of times"
+        digests = (f"{text[:19]}…" for text in (each.recorded, each.found))
+        table.add_row(each.component, each.output, *digests, word)
+    console = _console()
+    console.print(table)
+    for name in dict.fromkeys(each.component for each in compared):
+        reasons = next(each.reasons for each in compared if each.component == name)
+        for reason in reasons:
+            console.print(f"{name}: {reason}", markup=False)
+    raise typer.Exit(code)
 
 
 def _subject(opened: Store, subject: str) -> Artifact:

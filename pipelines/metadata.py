@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -19,7 +20,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +32,7 @@ from penstock.pipelines.sqlite_file import is_other_database, turn
 from penstock.schemas.artifacts import (
     ARTIFACT_TYPES,
     Artifact,
+    Examples,
     ExternalArtifact,
     PropertyValue,
 )
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from penstock.components.base import Component
 
 _T = TypeVar("_T")
+_A = TypeVar("_A", bound=Artifact)
 
 TFX_VERSION = "1.21.0"
 """What artifacts say of themselves to TFX's readers, which take artifacts without a
@@ -52,6 +55,15 @@ _TRACEBACK_LINES = 40
 
 # TFX's name for the contexts that are named by what an execution depends on.
 _CACHE = "execution_cache"
+
+# The type of contexts that hold the Examples of a pipeline by their spans, so many
+# spans in each; named by the pipeline alone, the context that they all are below.
+_SPANS = "penstock_spans"
+_SPANS_EACH = 100
+
+# Among how many of the last executions, of all pipelines, something is looked for
+# before all that a pipeline has is looked at.
+_RECENT = 2_048
 
 
 class State(enum.Enum):
@@ -136,6 +148,25 @@ class RunRecord:
     started: float
     finished: float | None
     properties: Mapping[str, PropertyValue]
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """An artifact, and an execution that it was an output of.
+
+    Attributes:
+        artifact: The artifact.
+        execution_id: The execution's number.
+        component: Name of the component.
+        is_first: Whether this execution made it; another one took it from the cache.
+        is_live: Whether it is there as far as the store knows: not deleted.
+    """
+
+    artifact: Artifact
+    execution_id: int
+    component: str
+    is_first: bool
+    is_live: bool
 
 
 class Store:
@@ -315,7 +346,12 @@ class Store:
             self._type_ids[key] = self._put_type("context", proto)
         return self._pb.Context(type_id=self._type_ids[key], name=name)
 
-    def _context(self, kind: str, name: str) -> metadata_store_pb2.Context:
+    def _context(
+        self,
+        kind: str,
+        name: str,
+        properties: Mapping[str, PropertyValue] | None = None,
+    ) -> metadata_store_pb2.Context:
         """Return the context of a type and name, made if it is not there.
 
         Its properties are as they were when it was first asked for.
@@ -324,15 +360,20 @@ class Store:
             found = self._find_context(kind, name)
             if found is None:
                 context = self._context_proto(kind, name)
-                try:
-                    self._patiently(lambda: self._mlmd.put_contexts([context]))
-                except MetadataError as error:
-                    # Another process made the same one in between.
-                    if not _is_taken(error):
-                        raise
+                for key, value in (properties or {}).items():
+                    _set(context.custom_properties[key], value)
+                self._put_once(lambda: self._mlmd.put_contexts([context]))
                 found = self._find_context(kind, name)
             self._contexts[kind, name] = found
         return self._contexts[kind, name]
+
+    def _put_once(self, call: Callable[[], None]) -> None:
+        """Put something, unless another process put the same in between."""
+        try:
+            self._patiently(call)
+        except MetadataError as error:
+            if not _is_taken(error):
+                raise
 
     def _find_context(self, kind: str, name: str) -> metadata_store_pb2.Context | None:
         found = self._patiently(
@@ -469,6 +510,7 @@ class Store:
             if id is not None
         ]
         contexts = self._contexts_of(pipeline, run_id, component.name)
+        contexts += self._span_contexts(pipeline, (outputs or {}).values())
         execution_id, _, _ = self._patiently(
             lambda: self._mlmd.put_execution(execution, pairs, contexts)
         )
@@ -505,6 +547,7 @@ class Store:
             proto = self._artifact_proto(artifact, name, is_external=False)
             pairs.append((proto, _event(self._pb, self._pb.Event.OUTPUT, [(key, 0)])))
         contexts = self._contexts_of(pipeline, run_id, component)
+        contexts += self._span_contexts(pipeline, outputs.values())
         if fingerprint:
             contexts.append(self._context_proto(_CACHE, fingerprint))
         _, artifact_ids, _ = self._patiently(
@@ -541,14 +584,25 @@ class Store:
         context = self._find_context("node", f"{pipeline}.{component}")
         if context is None:
             return None
-        newest_first = self._newest_first(20)
+        for page in self._pages():
+            for proto in page:
+                if self._is_of(proto, pipeline, component) and _has_parts(proto):
+                    return self._records([proto])[0]
+        # Long ago: a context has to be looked at whole.
         protos = self._patiently(
-            lambda: self._mlmd.get_executions_by_context(context.id, newest_first)
+            lambda: self._mlmd.get_executions_by_context(context.id)
         )
-        for proto in protos:
-            if "penstock_parts" in proto.custom_properties:
-                return self._records([proto])[0]
-        return None
+        found = max(filter(_has_parts, protos), key=_by_id, default=None)
+        return None if found is None else self._records([found])[0]
+
+    def _pages(self) -> Iterator[list[metadata_store_pb2.Execution]]:
+        """Yield the last executions of all pipelines, the newest first."""
+        top = self._patiently(lambda: self._mlmd.get_executions(self._newest_first(1)))
+        end = int(top[0].id) + 1 if top else 1
+        least, size = end - _RECENT, 32
+        while end > max(least, 1):
+            yield self._executions(range(max(1, end - size), end))
+            end, size = end - size, min(2 * size, 256)
 
     def _newest_first(self, limit: int | None = None) -> Any:
         from ml_metadata.metadata_store import metadata_store
@@ -956,6 +1010,307 @@ class Store:
         name = self._pb.Execution.State.Name(proto.last_known_state)
         return State[name] if name in State.__members__ else State.RUNNING
 
+    # Newest first --------------------------------------------------------------
+
+    def newest(
+        self, *kinds: type[Artifact], pipeline: str, component: str = ""
+    ) -> Iterator[Written]:
+        """Yield what a pipeline wrote or took from the cache, the last first.
+
+        Who stops early pays for what is recent, however long the history is: the
+        newest executions are found by their numbers, in pages. (Of a context, ML
+        Metadata finds not even the newest without a look at all that it has.) Only
+        what is not found among the last of all pipelines takes such a look.
+
+        Args:
+            kinds: The types of artifacts.
+            pipeline: Name of the pipeline.
+            component: Only what this component wrote.
+        """
+        names = {each.TYPE_NAME for each in kinds}
+        context = self._find_context("pipeline", pipeline)
+        if context is None:
+            return
+        last = 0
+        for page in self._pages():
+            own = [each for each in page if self._is_of(each, pipeline, component)]
+            yield from self._written(own, names)
+            last = page[-1].id if page else last
+        if last > 1:
+            for each in self._all_written(context, names, pipeline, component):
+                if each.execution_id < last:
+                    yield each
+
+    def _all_written(
+        self,
+        context: metadata_store_pb2.Context,
+        names: Collection[str],
+        pipeline: str,
+        component: str,
+    ) -> list[Written]:
+        """Return each artifact of a context with the last execution that wrote it."""
+        stored = {each.id: each for each in self._artifacts_in(context, names)}
+        writers = self._last_writers(stored, pipeline, component)
+        ranked = sorted(writers, key=lambda id: (writers[id].id, id), reverse=True)
+        return [self._as_written(stored[id], writers[id]) for id in ranked]
+
+    def _artifacts_in(
+        self, context: metadata_store_pb2.Context, names: Collection[str]
+    ) -> list[metadata_store_pb2.Artifact]:
+        found = self._patiently(lambda: self._mlmd.get_artifacts_by_context(context.id))
+        return [
+            each for each in found if self._type_name(each.type_id, "artifact") in names
+        ]
+
+    def _executions(self, ids: Iterable[int]) -> list[metadata_store_pb2.Execution]:
+        """Return the executions that there are with these numbers, the newest first."""
+        found = self._patiently(lambda: self._mlmd.get_executions_by_id(list(ids)))
+        return sorted(found, key=_by_id, reverse=True)
+
+    def _is_of(
+        self, proto: metadata_store_pb2.Execution, pipeline: str, component: str = ""
+    ) -> bool:
+        """Return whether an execution is of a pipeline, and of a component if named."""
+        said = proto.custom_properties
+        if "penstock_pipeline" in said:
+            names = ("", said["penstock_component"].string_value)
+            return said["penstock_pipeline"].string_value == pipeline and (
+                component in names
+            )
+        # Written by TFX, by an older penstock, or outside of any run.
+        contexts = self._patiently(
+            lambda: self._mlmd.get_contexts_by_execution(proto.id)
+        )
+        found = {(each.type, each.name) for each in contexts}
+        return ("pipeline", pipeline) in found and (
+            not component or ("node", f"{pipeline}.{component}") in found
+        )
+
+    def _written(
+        self, protos: Sequence[metadata_store_pb2.Execution], names: Collection[str]
+    ) -> Iterator[Written]:
+        """Yield the outputs of executions, those of some types."""
+        ids = [int(proto.id) for proto in protos]
+        if not ids:
+            return
+        events = self._patiently(lambda: self._mlmd.get_events_by_execution_ids(ids))
+        outputs: dict[int, set[int]] = {}
+        for event in events:
+            if event.type in self._writing_events():
+                outputs.setdefault(event.execution_id, set()).add(event.artifact_id)
+        stored = self._artifact_protos(itertools.chain(*outputs.values()))
+        for proto in protos:
+            for id in sorted(outputs.get(proto.id, ()), reverse=True):
+                if self._type_name(stored[id].type_id, "artifact") in names:
+                    yield self._as_written(stored[id], proto)
+
+    def _as_written(
+        self,
+        proto: metadata_store_pb2.Artifact,
+        execution: metadata_store_pb2.Execution,
+    ) -> Written:
+        artifact = self._artifact(proto)
+        return Written(
+            artifact,
+            int(execution.id),
+            execution.custom_properties["penstock_component"].string_value,
+            is_first=artifact.properties.get("penstock_execution") == execution.id,
+            is_live=self._is_live(proto),
+        )
+
+    def _writing_events(self) -> tuple[int, ...]:
+        # Not INTERNAL_OUTPUT: what a Resolver of TFX found, it did not write.
+        return (self._pb.Event.OUTPUT, self._pb.Event.DECLARED_OUTPUT)
+
+    def _is_live(self, proto: metadata_store_pb2.Artifact) -> bool:
+        gone = ("PENDING", "MARKED_FOR_DELETION", "DELETED", "ABANDONED")
+        return self._pb.Artifact.State.Name(proto.state) not in gone
+
+    def find_live(self, id: int) -> Artifact | None:
+        """Return an artifact by its number, or None if it is deleted or not there."""
+        found = self._artifact_protos([id])
+        is_live = id in found and self._is_live(found[id])
+        return self._artifact(found[id]) if is_live else None
+
+    def last_writers(
+        self, artifacts: Iterable[Artifact], *, pipeline: str, component: str = ""
+    ) -> dict[int, int]:
+        """Return, by artifact, the last execution that it is an output of.
+
+        Args:
+            artifacts: Artifacts of the store.
+            pipeline: Only executions of this pipeline.
+            component: Only executions of this component.
+
+        Returns:
+            Numbers of executions by numbers of artifacts; without those that nothing
+            here wrote or took from the cache.
+        """
+        ids = [each.id for each in artifacts if each.id is not None]
+        found = self._last_writers(ids, pipeline, component)
+        return {id: int(each.id) for id, each in found.items()}
+
+    def _last_writers(
+        self, ids: Iterable[int], pipeline: str, component: str
+    ) -> dict[int, metadata_store_pb2.Execution]:
+        return self._newest_seen(
+            self._linked(ids, self._writing_events()),
+            lambda page: {
+                int(each.id): each
+                for each in page
+                if self._is_of(each, pipeline, component)
+            },
+        )
+
+    def _linked(
+        self,
+        ids: Iterable[int],
+        kinds: tuple[int, ...],
+        but: Collection[str] = (),
+    ) -> dict[int, list[int]]:
+        """Return the executions that events of some kinds link artifacts to.
+
+        The newest first, by the number of the artifact; without events that have only
+        these keys.
+        """
+        wanted = sorted(set(ids))
+        if not wanted:
+            return {}
+        events = self._patiently(lambda: self._mlmd.get_events_by_artifact_ids(wanted))
+        linked: dict[int, set[int]] = {}
+        for event in events:
+            if event.type in kinds and any(key not in but for key, _ in _path(event)):
+                linked.setdefault(int(event.artifact_id), set()).add(
+                    int(event.execution_id)
+                )
+        return {id: sorted(found, reverse=True) for id, found in linked.items()}
+
+    def last_made_of(
+        self, artifacts: Iterable[Artifact], kind: type[_A], *, but: Collection[str]
+    ) -> dict[int, _A]:
+        """Return, by artifact, the last of a type that came of reading it.
+
+        Args:
+            artifacts: Artifacts of the store.
+            kind: The type of what came of them.
+            but: Keys of inputs: reading an artifact only as one of these counts not.
+
+        Returns:
+            Artifacts by the numbers of those that were read.
+        """
+        ids = [each.id for each in artifacts if each.id is not None]
+        reading = (self._pb.Event.INPUT, self._pb.Event.DECLARED_INPUT)
+        return self._newest_seen(
+            self._linked(ids, reading, but),
+            lambda page: {
+                each.execution_id: each.artifact
+                for each in self._written(page, {kind.TYPE_NAME})
+                if isinstance(each.artifact, kind)
+            },
+        )
+
+    def _newest_seen(
+        self,
+        linked: Mapping[int, Sequence[int]],
+        look: Callable[[list[metadata_store_pb2.Execution]], Mapping[int, _T]],
+    ) -> dict[int, _T]:
+        """Return, by artifact, what is seen in the first of its executions to have any.
+
+        Args:
+            linked: Executions by artifact, the newest first.
+            look: Returns what is seen in executions, by their numbers.
+        """
+        found: dict[int, _T] = {}
+        left, each_time = dict(linked), 8
+        while left:
+            pages = {id: some[:each_time] for id, some in left.items()}
+            seen = look(self._executions(set(itertools.chain(*pages.values()))))
+            for id, some in pages.items():
+                hits = [seen[number] for number in some if number in seen]
+                if hits:
+                    found[id] = hits[0]
+            left = {
+                id: some[each_time:]
+                for id, some in left.items()
+                if id not in found and some[each_time:]
+            }
+        return found
+
+    # Spans ---------------------------------------------------------------------
+
+    def examples_by_span(
+        self, pipeline: str, *, first: int | None = None, last: int | None = None
+    ) -> Iterator[list[Examples]]:
+        """Yield the Examples of a pipeline that have a span, in groups.
+
+        All those of greater spans come in an earlier group than those of lesser ones.
+
+        Args:
+            pipeline: Name of the pipeline.
+            first: Leave out lesser spans.
+            last: Leave out greater spans.
+        """
+        low = -math.inf if first is None else first
+        high = math.inf if last is None else last
+        top = self._find_context(_SPANS, pipeline)
+        if top is None or not top.custom_properties["is_whole"].int_value:
+            everything = self._find_context("pipeline", pipeline)
+            if everything is not None:
+                yield self._examples_in(everything, low, high)
+            return
+        below = self._patiently(
+            lambda: self._mlmd.get_children_contexts_by_context(top.id)
+        )
+        blocks = {int(each.name.rpartition(":")[2]): each for each in below}
+        for block in sorted(blocks, reverse=True):
+            start, end = block * _SPANS_EACH, (block + 1) * _SPANS_EACH
+            if low < end and start <= high:
+                # What was read to make them is there too, whatever its span.
+                least, most = max(low, start), min(high, end - 1)
+                yield self._examples_in(blocks[block], least, most)
+
+    def _examples_in(
+        self, context: metadata_store_pb2.Context, low: float, high: float
+    ) -> list[Examples]:
+        found = self._artifacts_in(context, {Examples.TYPE_NAME})
+        live = [self._artifact(each) for each in found if self._is_live(each)]
+        return [
+            each
+            for each in live
+            if isinstance(each, Examples)
+            and each.span is not None
+            and low <= each.span <= high
+        ]
+
+    def _span_contexts(
+        self, pipeline: str, outputs: Iterable[Artifact]
+    ) -> list[metadata_store_pb2.Context]:
+        """Return the contexts that `examples_by_span` shall find outputs in."""
+        blocks = {
+            each.span // _SPANS_EACH
+            for each in outputs
+            if isinstance(each, Examples) and each.span is not None
+        }
+        return [self._span_context(pipeline, block) for block in sorted(blocks)]
+
+    def _span_context(self, pipeline: str, block: int) -> metadata_store_pb2.Context:
+        top = self._find_context(_SPANS, pipeline)
+        if top is None:
+            # Examples from before there were such contexts are in none: to find them,
+            # one has to look at all that the pipeline has.
+            is_whole = not any(
+                isinstance(each, Examples) and each.span is not None
+                for each in self.artifacts(Examples, pipeline=pipeline)
+            )
+            top = self._context(_SPANS, pipeline, {"is_whole": int(is_whole)})
+        context = self._context(_SPANS, f"{pipeline}:{block}")
+        if not self._patiently(
+            lambda: self._mlmd.get_parent_contexts_by_context(context.id)
+        ):
+            link = self._pb.ParentContext(parent_id=top.id, child_id=context.id)
+            self._put_once(lambda: self._mlmd.put_parent_contexts([link]))
+        return context
+
 
 def recorded(value: Any) -> PropertyValue:
     """Return a parameter as the store keeps it: a number, text, or JSON as text."""
@@ -1080,6 +1435,10 @@ def _unwrapped(value: Any) -> Any:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+def _has_parts(proto: metadata_store_pb2.Execution) -> bool:
+    return "penstock_parts" in proto.custom_properties
 
 
 def _by_id(proto: Any) -> int:

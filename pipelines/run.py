@@ -15,6 +15,7 @@ from penstock.components.base import Promise
 from penstock.pipelines import logs
 from penstock.pipelines.code import Code, Reader
 from penstock.pipelines.execution import ActiveRun, Execution
+from penstock.pipelines.loaded import check_loaded
 from penstock.pipelines.metadata import RunState, State, Store, recorded
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.repair import living, repair
@@ -224,6 +225,7 @@ def _codes(pipeline: Pipeline, names: Collection[str], root: Path) -> dict[str, 
         if each.name in names
     }
     for code in {each.digest: each for each in codes.values()}.values():
+        check_loaded(code)
         code.keep(root)
     return codes
 

@@ -218,6 +218,13 @@ def check_split_name(name: str) -> None:
         )
 
 
+def _whole_number(value: object) -> int | None:
+    """Return a property that TFX also writes as text."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
 class Examples(_InSplits):
     """Rows of data in splits, as Parquet or as TFRecord files."""
 
@@ -237,6 +244,16 @@ class Examples(_InSplits):
         TFX records no format for tf.Example, its default.
         """
         return str(self.properties.get("payload_format", "FORMAT_TF_EXAMPLE"))
+
+    @property
+    def span(self) -> int | None:
+        """Which span of the data it is, where it is one."""
+        return _whole_number(self.properties.get("span"))
+
+    @property
+    def version(self) -> int | None:
+        """Which version of its span it is, where spans have versions."""
+        return _whole_number(self.properties.get("version"))
 
     def files(self, split: str) -> tuple[Path, ...]:
         """Return the data files of a split, sorted by name.

@@ -478,3 +478,10 @@ def test_the_tail_of_a_traceback_is_forty_lines() -> None:
     lines = [f"line {number}" for number in range(100)]
     assert traceback_tail("\n".join(lines) + "\n\n").splitlines() == lines[-40:]
     assert traceback_tail("one") == "one"
+
+
+def test_a_store_in_memory_is_empty_and_its_own() -> None:
+    one, other = Store("sqlite://"), Store("sqlite://")
+    one.begin_run("p", "r", {})
+    assert [each.id for each in one.runs()] == ["r"]
+    assert other.runs() == []
