@@ -75,7 +75,7 @@ def check_job_server(endpoint: str | None) -> None:
     if endpoint is None or endpoint == "embed":
         return
     host, _, port = endpoint.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65_535:
         raise PipelineError(
             f"--job_endpoint is '{endpoint}', which is no host and port. Write it as "
             "'localhost:8099'."
@@ -83,8 +83,8 @@ def check_job_server(endpoint: str | None) -> None:
     address = (host.strip("[]"), int(port))
     try:
         socket.create_connection(address, _SECONDS_TO_CONNECT).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise PipelineError(
             f"The Beam job server at '{endpoint}' cannot be reached: {reason}. Start "
             "it (scripts/flink start), or correct --job_endpoint."
