@@ -188,7 +188,7 @@ class RunContext:
         from penstock.components.remote import RemotePipeline, check_job_server
 
         check_job_server(options.view_as(PortableOptions).job_endpoint)
-        return RemotePipeline(options=options)
+        return RemotePipeline(options)
 
     def progress(self, rows: int) -> None:
         """Add rows to the live display.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 
 from penstock.schemas import errors
 from penstock.schemas.errors import DataError, PenstockError, PipelineError
@@ -44,9 +45,20 @@ class WorkerFailed(Exception):
 
 
 class RemotePipeline(beam.Pipeline):  # type: ignore[misc]
-    """A pipeline whose job ends with its `with` statement, however that ends."""
+    """A pipeline whose job ends with its `with` statement, however that ends.
 
-    result: Any = None
+    Args:
+        options: Name the runner and how it is reached.
+    """
+
+    def __init__(self, options: PipelineOptions) -> None:
+        setup = options.view_as(SetupOptions)
+        # Workers unpickle steps in several threads, and a package that two threads
+        # import at the same time can end in Python's "deadlock detected". Modules
+        # given here are imported before.
+        setup.beam_plugins = [*(setup.beam_plugins or ()), "penstock"]
+        super().__init__(options=options)
+        self.result: Any = None
 
     def __exit__(self, *raised: Any) -> None:
         try:

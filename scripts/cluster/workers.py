@@ -17,8 +17,10 @@ import grpc
 from apache_beam.portability.api import beam_fn_api_pb2 as messages
 from apache_beam.portability.api import beam_fn_api_pb2_grpc as services
 
+# What a job's option --beam_plugins would have Beam's own start of a worker import.
 _WORKER = """
 import sys
+import penstock
 from apache_beam.runners.worker.sdk_worker import SdkHarness
 SdkHarness(sys.argv[1], worker_id=sys.argv[2]).run()
 """
