@@ -63,7 +63,8 @@ class _Latest:
     def resolve(
         self, store: Store, pipeline: str, component: Component
     ) -> Artifact | None:
-        found = store.artifacts(self.kind, pipeline=pipeline)
+        recorded = store.artifacts(self.kind, pipeline=pipeline)
+        found = [each for each in recorded if not each.is_deleted]
         return found[-1] if found else None
 
 
@@ -94,7 +95,7 @@ class _LatestBlessed:
         for number in sorted(blessed, reverse=True):
             model = store.artifact(number)
             # The same bytes would be compared with themselves.
-            if model.digest and model.digest in candidates:
+            if model.is_deleted or (model.digest and model.digest in candidates):
                 continue
             if isinstance(model, Model) and blocked.entry(model) is None:
                 return model
@@ -114,6 +115,8 @@ def Import(uri: str | Path, kind: type[A]) -> A:
 def Latest(kind: type[A]) -> A:
     """Promise the newest artifact of a type that this pipeline recorded.
 
+    One that `penstock gc` has deleted is passed over.
+
     Args:
         kind: Its type.
     """
@@ -125,7 +128,7 @@ def LatestBlessed() -> Model:
 
     An unchanged re-run so resolves to the same baseline as before. The newest is the
     one that was recorded last, as for TFX, however old or new its blessing is; one on
-    the block-list is passed over. Where there is none yet, a field of type
-    `Model | None` gets None.
+    the block-list is passed over, and so is one that `penstock gc` has deleted. Where
+    there is none yet, a field of type `Model | None` gets None.
     """
     return Model(source=_LatestBlessed())

@@ -29,6 +29,7 @@ from urllib.parse import quote, unquote, urlsplit
 from penstock.schemas.artifacts import (
     ARTIFACT_TYPES,
     Artifact,
+    ArtifactState,
     ExternalArtifact,
     PropertyValue,
 )
@@ -531,8 +532,9 @@ class Store:
         )
         type_id = self._artifact_type(type(artifact))
         for proto in same_place:
-            digest = proto.custom_properties["digest"].string_value
-            if proto.type_id == type_id and digest == artifact.digest:
+            found = self._artifact(proto)
+            same = proto.type_id == type_id and found.digest == artifact.digest
+            if same and not found.is_deleted:
                 return int(proto.id)
         name = f"{type(artifact).TYPE_NAME}:{artifact.uri}:{uuid.uuid4()}"
         proto = self._artifact_proto(artifact, name, is_external=True)
@@ -572,6 +574,23 @@ class Store:
                 ) from error
         return proto
 
+    def set_artifact_state(
+        self, artifacts: Iterable[Artifact], state: ArtifactState
+    ) -> None:
+        """Record in one transaction how artifacts of the store stand.
+
+        Args:
+            artifacts: The artifacts, which are given that state themselves too.
+            state: How they stand from now on.
+        """
+        changed = {each.id: each for each in artifacts if each.id is not None}
+        protos = self._artifact_protos(changed)
+        for proto in protos.values():
+            proto.state = self._pb.Artifact.State.Value(state.name)
+        self._patiently(lambda: self._mlmd.put_artifacts(list(protos.values())))
+        for artifact in changed.values():
+            artifact.state = state
+
     # Reading -------------------------------------------------------------------
 
     def _execution_proto(self, id: int) -> metadata_store_pb2.Execution:
@@ -607,12 +626,16 @@ class Store:
             for values in (proto.properties, proto.custom_properties)
             for key, value in values.items()
         }
-        return kind(
+        artifact = kind(
             proto.uri,
             properties=properties,
             digest=str(properties.get("digest", "")),
             id=int(proto.id),
         )
+        state = self._pb.Artifact.State.Name(proto.state)
+        if state in ArtifactState.__members__:
+            artifact.state = ArtifactState[state]
+        return artifact
 
     def artifact(self, id: int) -> Artifact:
         """Return an artifact by its number.
@@ -733,6 +756,37 @@ class Store:
     def consumers(self, artifacts: Iterable[Artifact]) -> list[ExecutionRecord]:
         """Return the executions that read these artifacts."""
         return self._by_events(artifacts, outputs=False)
+
+    def first_producers(
+        self, artifacts: Iterable[Artifact]
+    ) -> dict[int, ExecutionRecord]:
+        """Return what first wrote each of these artifacts, by the artifact's number.
+
+        Cached executions have an artifact as output that another one wrote. What
+        nothing wrote is left out.
+        """
+        writers: dict[int, int] = {}
+        unsaid = []
+        for each in artifacts:
+            said = each.properties.get("penstock_execution")
+            if each.id is not None and isinstance(said, int):
+                writers[each.id] = said
+            elif each.id is not None:
+                unsaid.append(each.id)
+        if unsaid:
+            events = self._patiently(
+                lambda: self._mlmd.get_events_by_artifact_ids(unsaid)
+            )
+            for event in events:
+                if event.type in self._output_events():
+                    id, writer = int(event.artifact_id), int(event.execution_id)
+                    writers[id] = min(writer, writers.get(id, writer))
+        if not writers:
+            return {}
+        wanted = sorted(set(writers.values()))
+        protos = self._patiently(lambda: self._mlmd.get_executions_by_id(wanted))
+        records = {each.id: each for each in self._records(sorted(protos, key=_by_id))}
+        return {id: records[each] for id, each in writers.items() if each in records}
 
     def _by_events(
         self, artifacts: Iterable[Artifact], *, outputs: bool
