@@ -1615,11 +1615,17 @@ def _print_garbage(garbage: Garbage, *, deleted: bool) -> None:
         console.print(f"[dim]{number:,} artifacts are not looked at: {why}[/]")
     for remark in garbage.remarks:
         console.print(remark, markup=False)
+    for artifact in garbage.restored:
+        console.print(
+            f"{artifact.TYPE_NAME} {artifact.id}, which an earlier 'penstock gc' had "
+            f"begun to delete, is kept{'' if deleted else ' by --delete'}."
+        )
     size = sum(each.size_bytes for each in garbage.kept)
-    console.print(f"kept: {len(garbage.kept):,} artifacts, {size:,} bytes")
-    console.print(
-        f"{verb}: {len(garbage.items):,} things, {garbage.size_bytes:,} bytes"
-    )
+    count = sum(len(each.artifacts) for each in garbage.kept)
+    console.print(f"kept: {_counted('artifact', count)}, {size:,} bytes")
+    counts = Counter(each.what.value for each in garbage.items)
+    listed = [_counted(what, count) for what, count in counts.items()] or ["nothing"]
+    console.print(f"{verb}: {', '.join(listed)}, {garbage.size_bytes:,} bytes")
     if garbage.items and not deleted:
         console.print("Nothing is deleted yet: --delete does it.")
 

@@ -20,7 +20,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -252,7 +252,7 @@ class _Sorting:
         self._sort([each.id for each in rest if each.id is not None])
 
     def items(self) -> list[Item]:
-        """Return what is to be deleted, by where it lies."""
+        """Return what is to be deleted, the oldest first."""
         return [
             Item(
                 What.ARTIFACT,
@@ -260,11 +260,11 @@ class _Sorting:
                 _size(place),
                 tuple(self._live[each] for each in sorted(numbers)),
             )
-            for place, numbers in sorted(self._garbage.items())
+            for place, numbers in sorted(self._garbage.items(), key=_oldest)
         ]
 
     def kept(self) -> list[Kept]:
-        """Return what is kept below the root, by where it lies."""
+        """Return what is kept below the root, the oldest first."""
         found: dict[Path, list[int]] = {}
         for number in sorted(self._reasons):
             place = self._places[number]
@@ -277,7 +277,7 @@ class _Sorting:
                 tuple(self._live[each] for each in numbers),
                 self._reasons[numbers[0]],
             )
-            for place, numbers in sorted(found.items())
+            for place, numbers in sorted(found.items(), key=_oldest)
         ]
 
     def staying_writers(self) -> list[ExecutionRecord]:
@@ -350,6 +350,10 @@ class _Sorting:
                 self.untouched[why] += 1
             else:
                 self._garbage[home].append(number)
+
+
+def _oldest(folder: tuple[Path, list[int]]) -> int:
+    return min(folder[1])
 
 
 def _place(artifact: Artifact) -> Path | None:
@@ -538,16 +542,16 @@ def _delete(store: Store, garbage: Garbage) -> None:
     for batch in _chunks(garbage.of(What.ARTIFACT), _BATCH):
         marked = [each for item in batch for each in item.artifacts]
         store.set_artifact_state(marked, ArtifactState.MARKED_FOR_DELETION)
-        removed = [item for item in batch if _is_removed(item.path, failures)]
+        removed = [item for item in batch if _is_removed(item, failures)]
         for parent in {item.path.parent for item in removed}:
             if parent.is_dir():
                 sync(parent)  # else a power cut could bring back what is DELETED
         gone = [each for item in removed for each in item.artifacts]
         store.set_artifact_state(gone, ArtifactState.DELETED)
     for item in (*garbage.of(What.RUN), *garbage.of(What.SOURCE)):
-        _is_removed(item.path, failures)
+        _is_removed(item, failures)
     for item in () if failures else garbage.of(What.FOLDER):
-        _is_removed(item.path, failures, os.rmdir)
+        _is_removed(item, failures)
     if failures:
         first, *others = failures
         more = f", nor can {len(others)} more" if others else ""
@@ -558,17 +562,16 @@ def _delete(store: Store, garbage: Garbage) -> None:
         ) from first
 
 
-def _is_removed(
-    path: Path,
-    failures: list[OSError],
-    remove: Callable[[Path], object] = shutil.rmtree,
-) -> bool:
-    """Remove a file or a folder, unless a link leads there; say whether it is gone."""
+def _is_removed(item: Item, failures: list[OSError]) -> bool:
+    """Remove an item, unless a link leads there by now; say whether it is gone."""
+    path = item.path
     try:
         if os.path.realpath(path) != str(path):
             raise OSError(0, "a link leads there by now", str(path))
-        if path.is_dir():
-            remove(path)
+        if item.what is What.FOLDER:
+            path.rmdir()
+        elif path.is_dir():
+            shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
     except OSError as error:

@@ -238,9 +238,16 @@ def _runs(
             text = f"run {run.id} is one of the last {policy.runs} of '{run.pipeline}'"
             yield run, Reason(Why.LAST, text)
         elif age < policy.younger_than_seconds:
-            days = policy.younger_than_seconds / DAY_SECONDS
-            text = f"run {run.id} is younger than {days:g} days"
+            limit = _length(policy.younger_than_seconds)
+            text = f"run {run.id} is younger than {limit}"
             yield run, Reason(Why.YOUNG, text)
+
+
+def _length(seconds: float) -> str:
+    units = {"day": DAY_SECONDS, "hour": 3_600.0, "minute": 60.0, "second": 0.0}
+    unit = next(each for each, length in units.items() if seconds >= length)
+    number = seconds / (units[unit] or 1.0)
+    return f"{number:g} {unit}{'s' * (number != 1)}"
 
 
 def _served(artifacts: Iterable[Artifact], policy: Policy) -> dict[int, Reason]:
