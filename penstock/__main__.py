@@ -1491,13 +1491,13 @@ def gc(
     from penstock.pipelines import housekeeping
     from penstock.pipelines.retention import Policy
 
-    opened = _opened(root, store, store_wait)
     policy = Policy(
         runs=runs,
         blessed=blessed,
         younger_than_seconds=_seconds(younger_than, "--younger-than"),
         unserved=tuple(unserved or ()),
     )
+    opened = _opened(root, store, store_wait)
     if delete:
         garbage = housekeeping.delete_garbage(opened, root, policy, wait_seconds=wait)
     else:
