@@ -20,13 +20,13 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from penstock.pipelines.disk import sync
 from penstock.pipelines.metadata import ExecutionRecord, Store
-from penstock.pipelines.retention import Policy, Reason, Why, retained
+from penstock.pipelines.retention import AT_ONCE, Policy, Reason, Why, retained
 from penstock.pipelines.root_lock import is_going_on, unused
 from penstock.schemas.artifacts import Artifact, ArtifactState
 from penstock.schemas.digests import folder_digest
@@ -34,7 +34,6 @@ from penstock.schemas.errors import DataError, PipelineError
 
 _T = TypeVar("_T")
 
-_AT_ONCE = 500  # artifacts that the store is asked about in one call
 _BATCH = 50  # items that are marked, removed and recorded together
 
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -137,14 +136,14 @@ def find_garbage(
     kept = retained(store, artifacts, policy, time.time() if now is None else now)
     try:
         sorting = _Sorting(store, folder, artifacts, kept.artifacts)
-        staying = [*kept.executions, *sorting.staying_writers()]
+        staying = [*map(_trace, kept.executions), *sorting.staying()]
         busy = {each.run_id for each in staying} | set(kept.runs)
         strangers = _strangers(folder, {each.id for each in runs})
         items = sorting.items() + _run_folders(
             folder, {each.id for each in runs} - busy
         )
         if not strangers:
-            items += _sources(folder, {_code(each) for each in staying} - {""})
+            items += _sources(folder, {each.code for each in staying})
         pipelines = {each.pipeline for each in runs}
         items += _empty_folders(folder, pipelines, {each.path for each in items})
         return Garbage(
@@ -212,6 +211,28 @@ def _existing(root: str | Path) -> Path:
 # Artifacts -------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class _Trace:
+    """What an execution left beside artifacts.
+
+    Attributes:
+        run_id: The run that it belongs to.
+        code: Digest of the code that it ran, in hexadecimal; empty if not recorded.
+    """
+
+    run_id: str
+    code: str
+
+
+def _trace(execution: ExecutionRecord) -> _Trace:
+    try:
+        parts = json.loads(str(execution.properties.get("penstock_parts", "{}")))
+    except ValueError:
+        parts = {}
+    code = parts.get("code", "") if isinstance(parts, dict) else ""
+    return _Trace(execution.run_id, str(code).removeprefix("sha256:"))
+
+
 class _Sorting:
     """Sorts the artifacts that are not deleted yet.
 
@@ -244,12 +265,9 @@ class _Sorting:
         self._places = {number: _place(each) for number, each in self._live.items()}
         self._reasons: dict[int, Reason] = {}
         self._garbage: dict[Path, list[int]] = {}
+        self._traces: dict[int, _Trace] = {}
         self._retain(retained)
-        rest = [self._live[each] for each in self._live if each not in self._reasons]
-        self._writers: dict[int, ExecutionRecord] = {}
-        for chunk in _chunks(rest, _AT_ONCE):
-            self._writers.update(store.first_producers(chunk))
-        self._sort([each.id for each in rest if each.id is not None])
+        self._sort(store)
 
     def items(self) -> list[Item]:
         """Return what is to be deleted, the oldest first."""
@@ -280,13 +298,13 @@ class _Sorting:
             for place, numbers in sorted(found.items(), key=_oldest)
         ]
 
-    def staying_writers(self) -> list[ExecutionRecord]:
+    def staying(self) -> list[_Trace]:
         """Return what first wrote the artifacts that stay though no policy says so."""
         gone = set(itertools.chain.from_iterable(self._garbage.values()))
-        return [each for number, each in self._writers.items() if number not in gone]
+        return [each for number, each in self._traces.items() if number not in gone]
 
     def _retain(self, retained: Mapping[int, Reason]) -> None:
-        for number in retained.keys() & self._live.keys():
+        for number in sorted(retained.keys() & self._live.keys()):
             artifact, place = self._live[number], self._places[number]
             if artifact.is_deleted:
                 # An earlier deletion began. What it broke has to go.
@@ -295,24 +313,37 @@ class _Sorting:
                 self.restored.append(artifact)
             self._reasons[number] = retained[number]
 
-    def _sort(self, rest: Iterable[int]) -> None:
+    def _sort(self, store: Store) -> None:
         others: dict[int, str] = {}
-        for number in rest:
-            writer, place = self._writers.get(number), self._places[number]
-            why = self._why_elsewhere(number)
-            if why:
-                others[number] = why
-            elif writer is None or "penstock_component" not in writer.properties:
-                others[number] = "not made by penstock"
-            elif not writer.run_id:
-                text = f"it records what '{writer.component}' was told"
-                self._reasons[number] = Reason(Why.SAID, text)
-            elif place is None or not _is_home(self.root, place, number, writer):
-                others[number] = "not where penstock puts artifacts"
-            else:
-                self._garbage.setdefault(place, []).append(number)
+        rest = [each for each in self._live if each not in self._reasons]
+        for chunk in _chunks(rest, AT_ONCE):
+            writers = store.first_producers([self._live[each] for each in chunk])
+            for number in chunk:
+                writer, place = writers.get(number), self._places[number]
+                if writer is not None:
+                    self._traces[number] = _trace(writer)
+                why = self._why_untouched(number, writer)
+                if why or writer is None or place is None:
+                    others[number] = why
+                elif writer.run_id:
+                    self._garbage.setdefault(place, []).append(number)
+                else:
+                    text = f"it records what '{writer.component}' was told"
+                    self._reasons[number] = Reason(Why.SAID, text)
         self._keep_shared()
         self._share_fate(others)
+
+    def _why_untouched(self, number: int, writer: ExecutionRecord | None) -> str:
+        """Return why an artifact is none of housekeeping's, or the empty string."""
+        place = self._places[number]
+        why = self._why_elsewhere(number)
+        if why or place is None:
+            return why
+        if writer is None or "penstock_component" not in writer.properties:
+            return "not made by penstock"
+        if writer.run_id and not _is_home(self.root, place, number, writer):
+            return "not where penstock puts artifacts"
+        return ""
 
     def _why_elsewhere(self, number: int) -> str:
         place = self._places[number]
@@ -446,16 +477,6 @@ def _folders(place: Path) -> list[Path]:
             for each in entries
             if each.is_dir(follow_symlinks=False) and not each.name.startswith(".")
         )
-
-
-def _code(execution: ExecutionRecord) -> str:
-    """Return the digest of the code that an execution ran, in hexadecimal, or ""."""
-    try:
-        parts = json.loads(str(execution.properties.get("penstock_parts", "{}")))
-    except ValueError:
-        return ""
-    code = parts.get("code", "") if isinstance(parts, dict) else ""
-    return str(code).removeprefix("sha256:")
 
 
 def _sources(root: Path, codes: set[str]) -> list[Item]:

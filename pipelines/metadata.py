@@ -785,7 +785,7 @@ class Store:
             return {}
         wanted = sorted(set(writers.values()))
         protos = self._patiently(lambda: self._mlmd.get_executions_by_id(wanted))
-        records = {each.id: each for each in self._records(sorted(protos, key=_by_id))}
+        records = {each.id: each for each in self._records(protos)}
         return {id: records[each] for id, each in writers.items() if each in records}
 
     def _by_events(

@@ -29,6 +29,9 @@ from penstock.schemas.errors import PipelineError, did_you_mean, quoted
 
 DAY_SECONDS = 86_400.0
 
+AT_ONCE = 500
+"""How many artifacts the store is asked about in one call."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
@@ -199,11 +202,13 @@ class _Walk:
             reached: dict[int, Reason] = {}
             # A run that goes on may have recorded more since they were looked up.
             asked = [self.artifacts[each] for each in front if each in self.artifacts]
-            for number, writer in self.store.first_producers(asked).items():
-                self.executions[writer.id] = writer
-                for each in _linked(writer):
-                    if each not in self.reasons:
-                        reached.setdefault(each, front[number])
+            for start in range(0, len(asked), AT_ONCE):
+                writers = self.store.first_producers(asked[start : start + AT_ONCE])
+                for number, writer in writers.items():
+                    self.executions[writer.id] = writer
+                    for each in _linked(writer):
+                        if each not in self.reasons:
+                            reached.setdefault(each, front[number])
             front = reached
 
 
