@@ -197,6 +197,22 @@ def test_what_latest_blessed_could_give_is_kept(tmp_path: Path) -> None:
     assert blocked not in kept
 
 
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_what_is_marked_for_deletion_may_turn_out_to_be_gone(
+    tmp_path: Path, is_broken: bool
+) -> None:
+    """Until then it counts as a blessed model, and the models before it do too."""
+    history = History(tmp_path)
+    first, second, third = (
+        history.model(history.run(days_ago=90), content)["model"] for content in "abc"
+    )
+    history.mark(third)
+    if is_broken:
+        (history.artifacts[third].path / "data").unlink()
+    assert deleted(history) == ({third} if is_broken else set())
+    assert {first, second} <= reasons(found(history)).keys()
+
+
 def test_the_last_runs_of_each_pipeline_keep_what_they_read_and_wrote(
     tmp_path: Path,
 ) -> None:
