@@ -20,7 +20,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -133,9 +133,11 @@ def find_garbage(
     folder = _existing(root)
     runs = store.runs()
     artifacts = {each.id: each for each in store.artifacts() if each.id is not None}
-    kept = retained(store, artifacts, policy, time.time() if now is None else now)
     try:
-        sorting = _Sorting(store, folder, artifacts, kept.artifacts)
+        gone = {number for number, each in artifacts.items() if _is_gone(folder, each)}
+        now = time.time() if now is None else now
+        kept = retained(store, artifacts, gone, policy, now)
+        sorting = _Sorting(store, folder, artifacts, gone, kept.artifacts)
         staying = [*map(_trace, kept.executions), *sorting.staying()]
         busy = {each.run_id for each in staying} | set(kept.runs)
         strangers = _strangers(folder, {each.id for each in runs})
@@ -240,6 +242,7 @@ class _Sorting:
         store: The lineage store.
         root: The root, without links.
         artifacts: All artifacts of the store, by number.
+        gone: Numbers of those without their bytes.
         retained: Why the policy keeps what it keeps, by number.
 
     Attributes:
@@ -252,10 +255,10 @@ class _Sorting:
         store: Store,
         root: Path,
         artifacts: Mapping[int, Artifact],
+        gone: Collection[int],
         retained: Mapping[int, Reason],
     ) -> None:
         self.root = root
-        self.restored: list[Artifact] = []
         self.untouched: Counter[str] = Counter()
         self._live = {
             number: each
@@ -263,10 +266,16 @@ class _Sorting:
             if each.state is not ArtifactState.DELETED
         }
         self._places = {number: _place(each) for number, each in self._live.items()}
-        self._reasons: dict[int, Reason] = {}
+        self._reasons = {
+            number: retained[number]
+            for number in sorted(retained.keys() & self._live.keys())
+            if number not in gone
+        }
         self._garbage: dict[Path, list[int]] = {}
         self._traces: dict[int, _Trace] = {}
-        self._retain(retained)
+        self.restored = [
+            self._live[each] for each in self._reasons if self._live[each].is_deleted
+        ]
         self._sort(store)
 
     def items(self) -> list[Item]:
@@ -302,16 +311,6 @@ class _Sorting:
         """Return what first wrote the artifacts that stay though no policy says so."""
         gone = set(itertools.chain.from_iterable(self._garbage.values()))
         return [each for number, each in self._traces.items() if number not in gone]
-
-    def _retain(self, retained: Mapping[int, Reason]) -> None:
-        for number in sorted(retained.keys() & self._live.keys()):
-            artifact, place = self._live[number], self._places[number]
-            if artifact.is_deleted:
-                # An earlier deletion began. What it broke has to go.
-                if place is None or not _is_whole(artifact, place):
-                    continue
-                self.restored.append(artifact)
-            self._reasons[number] = retained[number]
 
     def _sort(self, store: Store) -> None:
         others: dict[int, str] = {}
@@ -408,8 +407,14 @@ def _is_home(root: Path, place: Path, number: int, writer: ExecutionRecord) -> b
     ]
 
 
-def _is_whole(artifact: Artifact, place: Path) -> bool:
-    return place.is_dir() and folder_digest(place) == artifact.digest
+def _is_gone(root: Path, artifact: Artifact) -> bool:
+    """Return whether an artifact is deleted, or was begun to be and is not whole."""
+    if artifact.state is not ArtifactState.MARKED_FOR_DELETION:
+        return artifact.is_deleted
+    place = _place(artifact)
+    if place is None or not place.is_relative_to(root) or not place.is_dir():
+        return True
+    return folder_digest(place) != artifact.digest
 
 
 def _size(path: Path) -> int:

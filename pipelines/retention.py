@@ -12,7 +12,7 @@ import enum
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from penstock.pipelines.metadata import ExecutionRecord, RunRecord, RunState, Store
@@ -20,7 +20,6 @@ from penstock.pipelines.overrides import block_list
 from penstock.pipelines.pins import pins
 from penstock.schemas.artifacts import (
     Artifact,
-    ArtifactState,
     Model,
     ModelBlessing,
     PushedModel,
@@ -120,13 +119,18 @@ class Retained:
 
 
 def retained(
-    store: Store, artifacts: Mapping[int, Artifact], policy: Policy, now: float
+    store: Store,
+    artifacts: Mapping[int, Artifact],
+    gone: Collection[int],
+    policy: Policy,
+    now: float,
 ) -> Retained:
     """Return what a policy keeps.
 
     Args:
         store: The lineage store.
         artifacts: All that it has, by number.
+        gone: Numbers of those without their bytes, which no run can get any more.
         policy: What is to be kept.
         now: The present, in seconds since 1970.
 
@@ -146,7 +150,8 @@ def retained(
             for number, each in pins(store).items()
         }
     )
-    walk.keep_judged(_blessed(store, artifacts, pipelines, policy))
+    left = {each: made for each, made in artifacts.items() if each not in gone}
+    walk.keep_judged(_blessed(store, left, pipelines, policy))
     walk.keep_runs(runs, {Why.LAST, Why.YOUNG})
     return Retained(walk.reasons, runs, tuple(walk.executions.values()))
 
@@ -330,16 +335,13 @@ def _blessed(
             model
             for number in sorted((each for each in numbers if each), reverse=True)
             if isinstance(model := artifacts.get(number), Model)
-            and model.state is not ArtifactState.DELETED
             and blocked.entry(model) is None
         ]
-        # Whether what is marked for deletion can be taken back is not known yet.
-        unmarked = [each for each in newest_first if not each.is_deleted]
-        for models in (newest_first, unmarked):
-            for model in (*models[: policy.blessed], *_candidates(models)):
-                assert model.id is not None
-                text = f"Model {model.id} is one of the last blessed of '{pipeline}'"
-                reasons.setdefault(model.id, Reason(Why.BLESSED, text))
+        kept = newest_first[: policy.blessed] + _candidates(newest_first)
+        for model in kept:
+            assert model.id is not None
+            text = f"Model {model.id} is one of the last blessed of '{pipeline}'"
+            reasons[model.id] = Reason(Why.BLESSED, text)
     return reasons
 
 

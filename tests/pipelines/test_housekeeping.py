@@ -484,6 +484,20 @@ def test_what_was_marked_and_is_kept_now_is_restored_if_it_is_whole(
     assert found(history).restored == ()
 
 
+def test_what_is_marked_in_another_root_is_left_to_its_own_housekeeping(
+    tmp_path: Path,
+) -> None:
+    history = History(tmp_path / "root")
+    made = history.model(history.run(), blessed=False)
+    place = history.artifacts[made["model"]].path
+    shutil.copytree(place, tmp_path / "elsewhere")
+    history.move(made["model"], str(tmp_path / "elsewhere"))
+    history.mark(made["model"])
+    delete_garbage(history.store(), history.root, Policy(), now=NOW)
+    assert history.states()[made["model"]] == "MARKED_FOR_DELETION"
+    assert (tmp_path / "elsewhere" / "data").is_file()
+
+
 # Kills itself before or after one of the steps of a deletion.
 CHILD = """
 import os, shutil, signal, sys
