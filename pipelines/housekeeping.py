@@ -140,10 +140,9 @@ def find_garbage(
         sorting = _Sorting(store, folder, artifacts, gone, kept.artifacts)
         staying = [*map(_trace, kept.executions), *sorting.staying()]
         busy = {each.run_id for each in staying} | set(kept.runs)
-        strangers = _strangers(folder, {each.id for each in runs})
-        items = sorting.items() + _run_folders(
-            folder, {each.id for each in runs} - busy
-        )
+        known = {each.id for each in runs}
+        strangers = _strangers(folder, known)
+        items = [*sorting.items(), *_run_folders(folder, known - busy)]
         if not strangers:
             items += _sources(folder, {each.code for each in staying})
         pipelines = {each.pipeline for each in runs}
@@ -461,7 +460,9 @@ def _strangers(root: Path, known: set[str]) -> list[Path]:
     return [
         folder
         for folder in _folders(root / ".penstock" / "runs")
-        if folder.name not in known and any(folder.iterdir())
+        if folder.name not in known
+        and any(folder.iterdir())
+        and not is_going_on(folder)  # else the store has only just been told
     ]
 
 
