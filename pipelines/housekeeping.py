@@ -450,8 +450,8 @@ def _run_folders(root: Path, removable: set[str]) -> list[Item]:
         for folder in _folders(root / ".penstock" / "runs")
         if folder.name in removable
         and not is_going_on(folder)
-        # A killed run wrote down what the next run has still to record.
-        and not any(folder.glob("*.commit.json"))
+        # Listed there, it was killed, and the next run will finish what it had ready.
+        and not (root / ".penstock" / "live" / folder.name).exists()
     ]
 
 
@@ -486,7 +486,11 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _sources(root: Path, codes: set[str]) -> list[Item]:
-    """Return the files of code that none of these digests of code is made of."""
+    """Return the files of code that none of these digests of code is made of.
+
+    The lists of what belongs to a digest come first: one that is there vouches for its
+    files, even after a kill.
+    """
     folder = root / ".penstock" / "code"
     if not folder.is_dir() or folder.is_symlink():
         return []
@@ -502,7 +506,7 @@ def _sources(root: Path, codes: set[str]) -> list[Item]:
         needed |= _named(files[name])
     return [
         Item(What.SOURCE, path, _file_size(path))
-        for name, path in files.items()
+        for name, path in sorted(files.items(), key=lambda each: not each[1].suffix)
         if name not in needed
     ]
 

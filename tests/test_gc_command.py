@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from penstock.pipelines.execution import run_lock
 from penstock.pipelines.inputs import Latest, LatestBlessed
 from penstock.pipelines.metadata import Store
 from penstock.pipelines.pipeline import Pipeline
@@ -18,7 +17,7 @@ from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.artifacts import ArtifactState, Examples
 from tests.conftest import Said
-from tests.pipelines.histories import tree
+from tests.pipelines.histories import alive, tree
 from tests.pipelines.toys import Bless, Fit, Make, Push
 
 Gc = Callable[..., Said]
@@ -201,7 +200,7 @@ def test_a_length_of_time_has_a_unit(gc: Gc) -> None:
 def test_while_a_run_goes_on_nothing_is_deleted(root: Path, gc: Gc) -> None:
     folder = root / ".penstock" / "runs"
     newest = sorted(folder.iterdir())[-1]
-    with run_lock(newest):
+    with alive(newest):
         assert gc(*ALL).code == 0
         said = gc(*ALL, "--delete", "--wait", "0.1")
     assert (said.code, said.out) == (1, "")

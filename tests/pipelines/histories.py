@@ -6,12 +6,13 @@ Written with ML Metadata alone, so that they do not change with penstock's own w
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +378,17 @@ def dumped(root: Path) -> list[str]:
     """All that a store holds."""
     with closing(sqlite3.connect(root / "metadata.sqlite")) as database:
         return list(database.iterdump())
+
+
+@contextmanager
+def alive(folder: Path) -> Iterator[None]:
+    """Hold the lock that a living run holds on its own folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def model_of(store: Store, number: int) -> Model:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,6 +32,7 @@ from tests.pipelines.histories import (
     NOTHING,
     NOW,
     History,
+    alive,
     deleted,
     dumped,
     found,
@@ -259,14 +260,11 @@ def test_folders_of_runs_go_when_nothing_is_left_that_they_wrote(
     store = history.store()
     pins.pin(store, store.artifact(pinned["examples"]), "good")
     runs = tmp_path / ".penstock" / "runs"
-    (runs / killed / "17.commit.json").write_text("{}")
+    (tmp_path / ".penstock" / "live").mkdir()
+    (tmp_path / ".penstock" / "live" / killed).touch()
     policy = Policy(runs=0, blessed=0)
-    descriptor = os.open(runs / locked, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
+    with alive(runs / locked):
         garbage = found(history, policy)
-    finally:
-        os.close(descriptor)
     # What it took from the cache another run wrote.
     removable = {taking, failed, partly}
     assert {each.path.name for each in garbage.of(What.RUN)} == removable
@@ -573,6 +571,11 @@ def check_killed(root: Path, point: int) -> None:
             assert number in gone_ones
         if states[number] == "DELETED":
             assert not made.path.exists()
+    folder = root / ".penstock" / "code"
+    for each in folder.glob("*.json"):
+        assert all(
+            (folder / name).exists() for name in re.findall("a{64}", each.read_text())
+        )
     assert deleted(history) == gone_ones
     assert found(history).items == ()
 

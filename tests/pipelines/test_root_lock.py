@@ -15,14 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from penstock.pipelines.execution import run_lock
 from penstock.pipelines.housekeeping import delete_garbage
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.root_lock import in_use, runs_going_on, unused
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.errors import PipelineError
-from tests.pipelines.histories import NOTHING, NOW, History, gone
+from tests.pipelines.histories import NOTHING, NOW, History, alive, gone
 from tests.pipelines.toys import Fit, Make, Wait
 
 # Holds the lock of a root, shared or alone, until it is killed.
@@ -80,10 +79,10 @@ def test_the_runs_that_go_on_are_named(tmp_path: Path) -> None:
         (runs / name).mkdir(parents=True)
     (runs / "link").symlink_to(runs / "1")
     (runs / "file").touch()
-    with run_lock(runs / "1"):
+    with alive(runs / "1"):
         assert runs_going_on(tmp_path) == ["1"]
         assert refused(tmp_path) == "run '1'"
-        with run_lock(runs / "2"):
+        with alive(runs / "2"):
             assert refused(tmp_path) == "runs '1', '2'"
     assert runs_going_on(tmp_path) == []
     with unused(tmp_path):
