@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.pipelines.housekeeping import delete_garbage
+from penstock.pipelines.housekeeping import What, delete_garbage
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.root_lock import in_use, runs_going_on, unused
 from penstock.pipelines.run import run
@@ -159,3 +159,54 @@ def test_a_run_that_goes_on_loses_nothing(tmp_path: Path) -> None:
     thread.join()
     assert results[0].run_id == run_id
     assert gone(history) >= set(made.values())
+
+
+# Runs a pipeline again and again, with bytes that others make too, so that they are
+# taken from the cache while somebody deletes.
+RUNNER = """
+import sys
+from pathlib import Path
+from penstock.pipelines.root_lock import in_use
+from penstock.pipelines.run import run
+from penstock.pipelines.runners import LocalRunner
+from tests.pipelines.toys import toy
+
+root = Path(sys.argv[1])
+for number in range(int(sys.argv[2])):
+    with in_use(root):
+        pipeline = toy(rows=3 + number % 3, serving_dir=root / "serving")
+        result = run(pipeline, root, runner=LocalRunner())
+        assert result.state.value == "complete", result
+        for execution in result.executions.values():
+            read = sum(execution.inputs.values(), ())
+            assert all(each.path.is_dir() for each in read), read
+            made = execution.outputs.values()
+            assert all(each.path.is_dir() for each in made), made
+"""
+
+
+def test_runs_lose_nothing_while_somebody_deletes_again_and_again(
+    tmp_path: Path,
+) -> None:
+    history = History(tmp_path)
+    store = history.store()
+    (tmp_path / "serving" / ".penstock").mkdir(parents=True)
+    runners = [
+        subprocess.Popen(
+            [sys.executable, "-c", RUNNER, tmp_path, "20"],
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    deleted = 0
+    while any(each.poll() is None for each in runners):
+        done = delete_garbage(store, tmp_path, NOTHING, wait_seconds=300)
+        deleted += len(done.of(What.ARTIFACT))
+        time.sleep(0.05)
+    for each in runners:
+        said = each.communicate()[1]
+        assert each.returncode == 0, said
+    assert deleted > 0
+    assert set(history.states().values()) == {"LIVE", "DELETED"}
