@@ -48,39 +48,123 @@ def output(*, init: Literal[False] = False) -> Any:
     return dataclasses.field(init=init, metadata={"role": "output"})
 
 
-def field(*, default: Any = dataclasses.MISSING, gate: bool = True) -> Any:
+def field(
+    *, default: Any = dataclasses.MISSING, gate: bool = True, counts: bool = True
+) -> Any:
     """Declare an input or a parameter with more than a default.
 
     Args:
         default: Its value if the caller gives none.
         gate: For a verdict, whether the component only runs if it says yes; False for
             a component that wants to read the verdict, whatever it says.
+        counts: For a parameter, whether another value asks for another execution;
+            False for the place of what `external_inputs` or `called_code` covers
+            by content.
     """
     if isinstance(default, list | dict):
         default = frozen(default, "A default")
-    return dataclasses.field(default=default, metadata={"gate": gate})
+    metadata = {"gate": gate, "counts": counts}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
+class Retries:
+    """When a component that failed is run again, in the same execution.
+
+    Attributes:
+        times: How often at most.
+        on: The exceptions after which it is, with all that derive from them.
+        backoff_seconds: How long to wait before the first time; twice as long before
+            each further one.
+    """
+
+    times: int
+    on: tuple[type[Exception], ...]
+    backoff_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        on = tuple(self.on) if isinstance(self.on, list | tuple) else (self.on,)
+        object.__setattr__(self, "on", on)
+        for kind in on:
+            if not isinstance(kind, type) or not issubclass(kind, Exception):
+                raise PipelineError(
+                    f"Retries.on has {kind!r}, which no component fails with. Name "
+                    "classes of exceptions, such as ConnectionError."
+                )
+        if not on:
+            raise PipelineError(
+                "Retries.on names no exception, so that nothing is ever run again. "
+                "Name classes of exceptions, such as ConnectionError."
+            )
+        if isinstance(self.times, bool) or not isinstance(self.times, int):
+            raise PipelineError(
+                f"Retries.times is {self.times!r}. Pass a whole number of at least 1."
+            )
+        if self.times < 1:
+            raise PipelineError(
+                f"Retries.times is {self.times}, so that nothing is ever run again. "
+                "Pass a whole number of at least 1, or leave retries out."
+            )
+        _check_seconds("Retries.backoff_seconds", self.backoff_seconds, least=0)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Options:
     """How a component is run, whatever it does.
 
     Attributes:
+        cache: Whether outputs of an earlier execution with the same fingerprint are
+            taken instead of running it again.
+        cache_ttl_seconds: How old such outputs may be; None for any age.
+        cache_salt: Text that counts as a part of the fingerprint: change it, and
+            nothing from before is taken.
+        retries: When to run it again after a failure; None for never.
         timeout_seconds: Stop the component and fail it after this many seconds; it
             then runs in a process of its own. None for no limit.
     """
 
+    cache: bool = True
+    cache_ttl_seconds: float | None = None
+    cache_salt: str = ""
+    retries: Retries | None = None
     timeout_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        limit = self.timeout_seconds
-        if limit is not None and (
-            isinstance(limit, bool) or not isinstance(limit, int | float) or limit <= 0
+        for name, kind, takes in (
+            ("cache", bool, "True or False"),
+            ("cache_salt", str, "text"),
+            ("retries", Retries | None, "Retries or None"),
         ):
-            raise PipelineError(
-                f"Options.timeout_seconds is {limit!r}, which is no length of time. "
-                "Pass a number of seconds greater than 0, or None for no limit."
-            )
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise PipelineError(
+                    f"Options.{name} takes {takes}, got {value!r} "
+                    f"({type(value).__name__}). Pass a value of that kind."
+                )
+        for name in ("cache_ttl_seconds", "timeout_seconds"):
+            if getattr(self, name) is not None:
+                _check_seconds(f"Options.{name}", getattr(self, name), or_none=True)
+
+    def __repr__(self) -> str:
+        given = [
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in dataclasses.fields(self)
+            if getattr(self, each.name) != each.default
+        ]
+        return f"Options({', '.join(given)})"
+
+
+def _check_seconds(
+    subject: str, value: Any, *, least: float | None = None, or_none: bool = False
+) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and (value > 0 if least is None else value >= least):
+        return
+    which = "greater than 0" if least is None else f"of at least {least:g}"
+    raise PipelineError(
+        f"{subject} is {value!r}, which is no length of time. Pass a number of seconds "
+        f"{which}{', or None for no limit' if or_none else ''}."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,6 +393,8 @@ class Component(_Declared):
         options: How it is run.
         after: Components that must have run before, though it reads nothing of them.
         isolated: Whether it runs in a process of its own.
+        LIBRARIES: The libraries whose versions change what it writes, by the names
+            they are installed by.
         EXECUTION_TYPE: Name of its execution type in ML Metadata; the path of the
             class unless given.
         BASE_TYPE: ML Metadata's system type of its executions, if any.
@@ -319,6 +405,7 @@ class Component(_Declared):
     after: tuple[Component, ...] = ()
 
     isolated: ClassVar[bool] = False
+    LIBRARIES: ClassVar[tuple[str, ...]] = ()
     EXECUTION_TYPE: ClassVar[str] = ""
     BASE_TYPE: ClassVar[str | None] = None
 
@@ -369,6 +456,27 @@ class Component(_Declared):
             One artifact per pattern, with the digest of what it matches.
         """
         return ()
+
+    def called_code(self) -> tuple[tuple[Path | str, str], ...]:
+        """Say what code `run` calls by a name or a path; override if it does.
+
+        Code that is imported, and functions among the parameters, need not be listed.
+
+        Returns:
+            Files, or names of modules, each with the name of what is called in it.
+        """
+        return ()
+
+    def why_stale(self) -> str:
+        """Say why outputs of an earlier execution no longer stand; override if so.
+
+        Called on a component whose outputs are those of an earlier execution with the
+        same fingerprint, whose bytes are still there.
+
+        Returns:
+            What is wrong, to follow "because"; the empty string if nothing is.
+        """
+        return ""
 
     def run(self, context: RunContext) -> None:
         """Read the inputs, write the outputs.
@@ -493,6 +601,11 @@ class Declaration:
     inputs: tuple[Input, ...]
     parameters: Mapping[str, Any]
     outputs: Mapping[str, type[Artifact]]
+    asides: frozenset[str]
+
+    def counts(self, parameter: str) -> bool:
+        """Return whether another value of a parameter asks for another execution."""
+        return parameter not in self.asides
 
 
 _declarations: dict[type, Declaration] = {}
@@ -509,6 +622,7 @@ def declared(cls: type[Component]) -> Declaration:
     inputs: list[Input] = []
     parameters: dict[str, Any] = {}
     outputs: dict[str, type[Artifact]] = {}
+    asides: set[str] = set()
     reserved = {"name", "options", "after"}
     for each in dataclasses.fields(cls):
         if each.name in reserved:
@@ -536,7 +650,11 @@ def declared(cls: type[Component]) -> Declaration:
             )
         else:
             parameters[each.name] = annotation
-    _declarations[cls] = Declaration(tuple(inputs), parameters, outputs)
+            if not each.metadata.get("counts", True):
+                asides.add(each.name)
+    _declarations[cls] = Declaration(
+        tuple(inputs), parameters, outputs, frozenset(asides)
+    )
     return _declarations[cls]
 
 

@@ -77,6 +77,48 @@ WaitOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE:PIPELINE",
+        help="A Pipeline, or a function that returns one, in a module or a file.",
+    ),
+]
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option("--param", help="An argument of the function, as KEY=VALUE."),
+]
+ForceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--force", metavar="NAME", help="Run this component whatever was run before."
+    ),
+]
+ResumeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--resume",
+        metavar="RUN",
+        help="Take what is complete in this run from it, and run the rest.",
+        show_default=False,
+    ),
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="NAME", help="Run this component and no other."),
+]
+FromOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from", metavar="NAME", help="Run this component and what depends on it."
+    ),
+]
+ToOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--to", metavar="NAME", help="Run this component and what it depends on."
+    ),
+]
 
 _ROOT = Path("penstock-root")
 
@@ -133,19 +175,15 @@ def _styled(state: str) -> str:
 
 @app.command()
 def run(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODULE:PIPELINE",
-            help="A Pipeline, or a function that returns one, in a module or a file.",
-        ),
-    ],
+    target: TargetArgument,
     root: RootOption = _ROOT,
     store: StoreOption = "",
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", help="An argument of the function, as KEY=VALUE."),
-    ] = None,
+    param: ParamOption = None,
+    force: ForceOption = None,
+    resume: ResumeOption = None,
+    only: OnlyOption = None,
+    from_: FromOption = None,
+    to: ToOption = None,
     runner: Annotated[
         str, typer.Option("--runner", help="What orders components: beam or local.")
     ] = "beam",
@@ -174,9 +212,11 @@ def run(
             param_hint="--runner",
         )
     given = _given(param or [])
+    if resume:
+        resume = _run_id(_opened(root, store, store_wait), resume)
     signal.signal(signal.SIGTERM, _interrupt)
     with _noise_kept(root, verbose=verbose) as terminal:
-        pipeline = load_pipeline(target, given)
+        pipeline, arguments = load_pipeline(target, given)
         quiet = as_json or verbose
         with _display(pipeline, terminal, quiet=quiet) as display:
             try:
@@ -186,7 +226,12 @@ def run(
                     store=store or None,
                     runner=runners[runner](),
                     beam_args=beam or [],
-                    parameters=given,
+                    parameters=arguments,
+                    force=force or (),
+                    resume=resume,
+                    only=only or (),
+                    from_=from_ or (),
+                    to=to or (),
                     store_wait_seconds=store_wait,
                     on_change=display,
                     verbose=verbose,
@@ -199,6 +244,74 @@ def run(
                     raise
     _report(result, root, as_json=as_json)
     raise typer.Exit(code)
+
+
+@app.command()
+def plan(
+    target: TargetArgument,
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    param: ParamOption = None,
+    force: ForceOption = None,
+    resume: ResumeOption = None,
+    only: OnlyOption = None,
+    from_: FromOption = None,
+    to: ToOption = None,
+    store_wait: WaitOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a run would do, and why; nothing is run."""
+    from penstock.pipelines.metadata import Store
+    from penstock.pipelines.plan import plan as plan_pipeline
+
+    given = _given(param or [])
+    if resume:
+        resume = _run_id(_opened(root, store, store_wait), resume)
+    with _noise_kept(root, verbose=False):
+        pipeline, _ = load_pipeline(target, given)
+        exists = store or (root / "metadata.sqlite").exists()
+        planned = plan_pipeline(
+            pipeline,
+            root.absolute(),
+            _opened(root, store, store_wait) if exists else Store("sqlite://"),
+            force=force or (),
+            resume=resume,
+            only=only or (),
+            from_=from_ or (),
+            to=to or (),
+        )
+    if as_json:
+        _print_json(
+            {
+                "pipeline": planned.pipeline,
+                "components": [
+                    {
+                        "component": each.component,
+                        "forecast": each.forecast.value,
+                        "reasons": each.reasons,
+                    }
+                    for each in planned.components
+                ],
+                "remarks": planned.remarks,
+            }
+        )
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    styles = {"will run": "cyan", "hit": "green", "depends": "yellow"}
+    table = Table(title=f"plan of {planned.pipeline}", title_justify="left", box=None)
+    for title in ("component", "plan", "why"):
+        table.add_column(title, overflow="fold")
+    for each in planned.components:
+        word = each.forecast.value
+        for number, reason in enumerate(each.reasons):
+            first = (each.component, f"[{styles[word]}]{word}[/]")
+            table.add_row(*(first if not number else ("", "")), escape(reason))
+    console = _console()
+    console.print(table)
+    for remark in planned.remarks:
+        console.print(remark, markup=False)
 
 
 def _interrupt(*_: Any) -> None:
@@ -269,8 +382,10 @@ def _given(pairs: list[str]) -> dict[str, str]:
     return given
 
 
-def load_pipeline(target: str, given: dict[str, str]) -> Pipeline:
-    """Return the pipeline that `MODULE:PIPELINE` names.
+def load_pipeline(
+    target: str, given: dict[str, str]
+) -> tuple[Pipeline, dict[str, Any]]:
+    """Return the pipeline that `MODULE:PIPELINE` names, and what it was made with.
 
     Args:
         target: A module path or a file, a colon, and the name of a `Pipeline` or of a
@@ -321,6 +436,7 @@ def load_pipeline(target: str, given: dict[str, str]) -> Pipeline:
             f"Module '{place}' has no '{name}' (it has {quoted(legal)})."
             f"{did_you_mean(name, legal)}"
         )
+    arguments: dict[str, Any] = {}
     if not isinstance(made, Pipeline) and callable(made):
         arguments = _arguments(made, name, given)
         with _users_code(f"'{target}' makes no pipeline"):
@@ -335,7 +451,7 @@ def load_pipeline(target: str, given: dict[str, str]) -> Pipeline:
             f"'{target}' is a {type(made).__name__}, no Pipeline. Name a Pipeline or a "
             "function that returns one."
         )
-    return made
+    return made, arguments
 
 
 @contextmanager
@@ -517,6 +633,8 @@ def _report(result: RunResult, root: Path, *, as_json: bool) -> None:
     console.print(f"{summary}, in {root}")
     if result.reason:
         _console(stderr=True).print(result.reason, markup=False)
+    for sentence in result.hook_errors:
+        _console(stderr=True).print(sentence, markup=False)
     failed = [each for each in result.executions.values() if each.error is not None]
     for each in failed:
         _console(stderr=True).print(
@@ -950,6 +1068,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the components of a run: how they ended, what they read and wrote."""
+    from penstock.pipelines.environment import described
+
     opened = _opened(root, store, store_wait)
     record = opened.run(_run_id(opened, run_id))
     executions = opened.executions(record.id)
@@ -983,6 +1103,9 @@ def show(
         )
     console.print(table)
     for each in executions:
+        environment = described(each.properties)
+        if environment:
+            console.print(f"{each.component} ran in {environment}.", markup=False)
         for made in each.outputs.values():
             for artifact in made:
                 said = _remarked(remarks, artifact)
@@ -1192,6 +1315,76 @@ def lineage(
         )
         return
     print_lineage(found, remarks, downstream=downstream)
+
+
+@app.command()
+def reproduce(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="VERSION|ARTIFACT",
+            help="A served version as SERVING_DIR/NUMBER, or the number of a Model.",
+        ),
+    ],
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    here: Annotated[
+        bool,
+        typer.Option("--here", help="With the libraries that are here, if others."),
+    ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", metavar="FOLDER", help="Keep what is made there."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version again from what was recorded; exit with 3 if it is another."""
+    from penstock.pipelines.reproduce import reproduce as make_again
+
+    opened = _opened(root, store, store_wait)
+    artifact = _subject(opened, subject)
+    with _noise_kept(root, verbose=False):
+        compared = make_again(
+            opened, root.absolute(), artifact, folder=keep, is_here=here
+        )
+    is_same = all(each.is_equal or each.is_log for each in compared)
+    code = DONE if is_same else SAID_NO
+    if as_json:
+        _print_json(
+            [
+                {
+                    "component": each.component,
+                    "output": each.output,
+                    "type": each.type_name,
+                    "recorded": each.recorded,
+                    "found": each.found,
+                    "equal": each.is_equal,
+                    "is_log": each.is_log,
+                    "reasons": each.reasons,
+                }
+                for each in compared
+            ]
+        )
+        raise typer.Exit(code)
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("component", "output", "recorded", "made again", ""):
+        table.add_column(title)
+    for each in compared:
+        word = "[green]equal[/]" if each.is_equal else "[red]differs[/]"
+        if each.is_log:
+            word = "a log, which tells of times"
+        digests = (f"{text[:19]}…" for text in (each.recorded, each.found))
+        table.add_row(each.component, each.output, *digests, word)
+    console = _console()
+    console.print(table)
+    for name in dict.fromkeys(each.component for each in compared):
+        reasons = next(each.reasons for each in compared if each.component == name)
+        for reason in reasons:
+            console.print(f"{name}: {reason}", markup=False)
+    raise typer.Exit(code)
 
 
 def _subject(opened: Store, subject: str) -> Artifact:

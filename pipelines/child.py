@@ -37,7 +37,7 @@ _RESPONSE = "response.pickle"
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 # Layer names and hash orders depend on these, and with them the bytes of a model.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TF_DETERMINISTIC_OPS": "1",
     "TF_CUDNN_DETERMINISTIC": "1",
@@ -53,12 +53,14 @@ class ChildFailed(Exception):
         message_text: Its text.
         place: Where it was raised.
         traceback_text: The whole traceback.
+        type_names: Paths of the exception's class and of those it derives from.
         errno: The system's number of the error, if it was one of the system.
         filename: The file it was about.
     """
 
     errno: int | None = None
     filename: object = None
+    type_names: tuple[str, ...] = ()
 
     def __init__(
         self, type_name: str, message_text: str, place: str, traceback_text: str
@@ -117,7 +119,6 @@ def run_in_child(
 
     folder = context.temp_dir.parent / f"{context.temp_dir.name}.child"
     folder.mkdir()
-    run.temporary[_id(execution)].append(folder)
     pickled = _pickled(live)
     read_end, write_end = os.pipe()
     request = _Request(
@@ -145,7 +146,7 @@ def run_in_child(
             stderr=log,
             env={
                 **os.environ,
-                **_ENVIRONMENT,
+                **ENVIRONMENT,
                 "PYTHONPATH": os.pathsep.join(
                     os.path.abspath(each) for each in sys.path
                 ),
@@ -201,11 +202,6 @@ def _pickled(live: Component) -> bytes:
             f"'{live.name}' runs in a process of its own and cannot be carried there: "
             f"{error}. Define '{type(live).__name__}' at the top level of a module."
         ) from error
-
-
-def _id(execution: Execution) -> int:
-    assert execution.id is not None
-    return execution.id
 
 
 def _follow(
@@ -308,7 +304,7 @@ def main(folder: Path) -> None:
         for name, path in request.module_files.items():
             _load_module(name, path)
         if request.main_path:
-            _load_main(request.main_path)
+            load_main(request.main_path)
         live: Component = pickle.loads(request.component)
         context = RunContext(
             run_id=request.run_id,
@@ -352,6 +348,9 @@ def _carried(raised: BaseException) -> PenstockError | ChildFailed:
     place = f"{last.name} ({Path(last.filename).name}, line {last.lineno})"
     text = "".join(traceback.format_exception(raised))
     failed = ChildFailed(type(raised).__name__, str(raised), place, text)
+    failed.type_names = tuple(
+        f"{kind.__module__}.{kind.__qualname__}" for kind in type(raised).__mro__
+    )
     if isinstance(raised, OSError):
         failed.errno, failed.filename = raised.errno, raised.filename
     return failed
@@ -379,7 +378,7 @@ def _load_module(name: str, path: str) -> None:
     spec.loader.exec_module(module)
 
 
-def _load_main(path: str) -> None:
+def load_main(path: str) -> None:
     """Make what a script defines importable as `__main__`, without running its main."""
     module = types.ModuleType("__main__")
     module.__dict__.update(runpy.run_path(path, run_name="__penstock_main__"))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import errno
-import fcntl
-import itertools
+import json
+import logging
 import os
 import re
 import shutil
@@ -19,29 +19,32 @@ import subprocess
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from penstock.components.base import (
-    Canceled,
-    Component,
-    Input,
-    Promise,
-    RunContext,
-    declared,
-)
-from penstock.pipelines import logs, overrides
-from penstock.pipelines.disk import sync, sync_folder
+from penstock.components.base import Canceled, Component, RunContext
+from penstock.pipelines import cache, logs
+from penstock.pipelines.code import Code
+from penstock.pipelines.commit import Commit, Places
+from penstock.pipelines.disk import sync_folder
+from penstock.pipelines.encoding import encoded
+from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
+from penstock.pipelines.inputs import resolvers_of
 from penstock.pipelines.metadata import State, Store, traceback_tail
-from penstock.pipelines.rules import producers
-from penstock.schemas.artifacts import Answer, Artifact, ModelBlessing, Verdict
+from penstock.pipelines.resolution import gate, resolve
+from penstock.schemas.artifacts import (
+    Answer,
+    Artifact,
+    ExternalArtifact,
+    PropertyValue,
+)
 from penstock.schemas.digests import folder_digest
-from penstock.schemas.errors import ComponentFailed, DataError, PenstockError
+from penstock.schemas.errors import ComponentFailed, PenstockError
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Execution:
     """One component in one run: how it stands, or how it ended.
 
@@ -56,12 +59,15 @@ class Execution:
         cpu_seconds: Processor time it used, with that of components beside it if
             `shared`.
         peak_memory_bytes: The most memory that its process held, likewise.
+        attempts: How often it was run, with the last time.
         shared: Whether other components ran in the same process at the same time.
         rows: Rows that it reported as handled.
         inputs: The artifacts it read, by input name.
         outputs: The artifacts it wrote, by output name.
         error: What it failed with.
         log: The file with all it printed and logged.
+        fingerprint: What it depends on; None if it was not about to run.
+        resolvers: What found its inputs, as properties to record.
     """
 
     component: str
@@ -72,12 +78,15 @@ class Execution:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_memory_bytes: int = 0
+    attempts: int = 0
     shared: bool = False
     rows: int = 0
     inputs: dict[str, tuple[Artifact, ...]] = dataclasses.field(default_factory=dict)
     outputs: dict[str, Artifact] = dataclasses.field(default_factory=dict)
     error: ComponentFailed | None = None
     log: Path | None = None
+    fingerprint: Fingerprint | None = None
+    resolvers: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class ActiveRun:
@@ -89,6 +98,10 @@ class ActiveRun:
         root: Folder that artifacts, logs and locks lie in.
         store: The lineage store.
         beam_args: Beam options for the pipelines that components open.
+        codes: The code that each component reaches, by its name.
+        taken: What is taken from another run, by the component's name.
+        forced: Names of the components that run whatever was run before.
+        names: Names of the components that the run is about.
         on_change: Called with an execution when it starts, advances or ends.
     """
 
@@ -100,6 +113,10 @@ class ActiveRun:
         root: Path,
         store: Store,
         beam_args: tuple[str, ...],
+        codes: Mapping[str, Code],
+        taken: Mapping[str, cache.Hit],
+        forced: Collection[str],
+        names: Collection[str],
         on_change: Callable[[Execution], None],
     ) -> None:
         self.pipeline = pipeline
@@ -107,13 +124,19 @@ class ActiveRun:
         self.root = root
         self.store = store
         self.beam_args = beam_args
+        self.codes = codes
+        self.taken = taken
+        self.forced = forced
+        self.names = names
         self.on_change = on_change
         self.executions: dict[str, Execution] = {}
         self.failures: list[ComponentFailed] = []  # in the order they happened
         self.canceled = threading.Event()
+        self.is_unrecorded = False  # whether a cancel could not be recorded
         self.lock = threading.RLock()
         self.children: set[subprocess.Popen[bytes]] = set()
         self.temporary: dict[int, list[Path]] = {}
+        self.measured: list[Execution] = []  # that run in this process now
         self.threads: set[int] = set()  # those that are inside a component's run
         self.started: dict[int, float] = {}
 
@@ -121,6 +144,53 @@ class ActiveRun:
     def folder(self) -> Path:
         """The run's own folder, with its logs; locked while the run lives."""
         return self.root / ".penstock" / "runs" / self.run_id
+
+    def check_canceled(self) -> None:
+        """Raise Canceled if the run was canceled."""
+        if self.canceled.is_set():
+            raise Canceled
+
+    def begin(
+        self,
+        live: Component,
+        execution: Execution,
+        external: tuple[ExternalArtifact, ...] = (),
+        *,
+        state: State = State.RUNNING,
+        hit: cache.Hit | None = None,
+    ) -> int:
+        """Record that an execution began, or how it ended at once; return its number.
+
+        Args:
+            live: The component.
+            execution: Its inputs, its reason and its fingerprint are recorded.
+            external: What it reads from outside the pipeline.
+            state: RUNNING, SKIPPED or CACHED.
+            hit: Of a cached one, what it stands for.
+        """
+        properties: dict[str, PropertyValue] = {**execution.resolvers}
+        if execution.reason:
+            properties["reason"] = execution.reason
+        if execution.fingerprint is not None:
+            properties["penstock_fingerprint"] = execution.fingerprint.digest
+            properties["penstock_parts"] = execution.fingerprint.text
+        if state is State.RUNNING:
+            properties["penstock_parameters"] = json.dumps(
+                {key: encoded(each) for key, each in live.parameters.items()}
+            )
+        if hit is not None:
+            properties["penstock_cached_execution"] = hit.execution.id
+            properties["penstock_seconds"] = 0.0
+        return self.store.begin_execution(
+            live,
+            pipeline=self.pipeline,
+            run_id=self.run_id,
+            inputs=execution.inputs,
+            external=external,
+            state=state,
+            properties=properties,
+            outputs=None if hit is None else hit.outputs,
+        )
 
     def cancel(self, reason: str) -> None:
         """Stop components, kill children, remove temporary folders, record CANCELED.
@@ -147,24 +217,9 @@ class ActiveRun:
             for execution in canceled:
                 assert execution.id is not None
                 self.store.end_execution(
-                    execution.id, State.CANCELED, _measured(execution)
+                    execution.id, State.CANCELED, measured(execution)
                 )
                 self.on_change(execution)
-
-
-@contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock that tells a living run from a dead one: the kernel frees it.
-
-    Args:
-        folder: The run's own folder.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def execute(component: Component, run: ActiveRun) -> Execution:
@@ -188,12 +243,10 @@ def execute(component: Component, run: ActiveRun) -> Execution:
     try:
         with logs.kept_in(execution.log):
             try:
-                live = _resolve(component, run, execution)
-                _gate(live, run, execution)
-                if execution.state is State.SKIPPED:
-                    _record_skipped(live, run, execution)
-                else:
-                    _execute(live, run, execution, started)
+                with ExitStack() as held:
+                    found = _look_up(component, run, execution, held)
+                    if isinstance(found, _Ready):
+                        _execute(found, run, execution, started)
             except BaseException as error:
                 # What fails after a cancel, because its folders are gone, was canceled.
                 if not run.canceled.is_set():
@@ -210,173 +263,148 @@ def execute(component: Component, run: ActiveRun) -> Execution:
     return execution
 
 
-def _resolve(component: Component, run: ActiveRun, execution: Execution) -> Component:
-    """Return the component with facts for promises, as far as there are any."""
-    facts: dict[str, Any] = {}
-    later = []
-    for each in declared(type(component)).inputs:
-        value = getattr(component, each.name)
-        if isinstance(value, tuple):
-            facts[each.name] = tuple(
-                _fact(item, run, component, each) for item in value
-            )
-        elif value is not None and hasattr(value.source, "resolve"):
-            later.append((each, value))
-        elif value is not None:
-            facts[each.name] = _fact(value, run, component, each)
-    live = component.bound(facts, {})
-    # Resolvers see the facts: the candidate, for the baseline it is compared with.
-    for each, value in later:
-        found = value.source.resolve(run.store, run.pipeline, live)
-        if found is None and not each.optional:
-            raise DataError(
-                f"'{value.source}' finds nothing for {component.name}.{each.name} in "
-                f"pipeline '{run.pipeline}'. Run what writes {each.kind.TYPE_NAME} "
-                "first, or import it."
-            )
-        live = live.bound({each.name: found}, {})
+@dataclasses.dataclass(frozen=True)
+class _Ready:
+    """A component that is about to run, with facts for inputs."""
+
+    live: Component
+    external: tuple[ExternalArtifact, ...]
+
+
+def _look_up(
+    component: Component, run: ActiveRun, execution: Execution, held: ExitStack
+) -> _Ready | None:
+    """Skip a component, take what was written earlier, or make it ready to run.
+
+    From the look-up on, no other execution with the same fingerprint runs, until what
+    is held is let go.
+    """
+    if component.name in run.taken:
+        hit = run.taken[component.name]
+        execution.inputs = dict(hit.execution.inputs)
+        _take(component, run, execution, hit)
+        return None
+    execution.resolvers = resolvers_of(component)
+    live = resolve(component, run.pipeline, run.store, run.executions)
     execution.inputs = {
         name: tuple(artifact for artifact in artifacts if not artifact.is_promise)
         for name, artifacts in live.inputs.items()
     }
-    return live
-
-
-def _fact(
-    artifact: Artifact, run: ActiveRun, component: Component, wired: Input
-) -> Artifact:
-    """Return what a promise became, or the promise itself if nothing came of it."""
-    source = artifact.source
-    if isinstance(source, Promise) and artifact.is_promise:
-        produced = run.executions[source.producer.name].outputs
-        return produced.get(source.key, artifact)
-    if not artifact.digest and not artifact.is_promise:
-        if not artifact.path.is_dir():
-            raise DataError(
-                f"{component.name}.{wired.name} is {artifact.TYPE_NAME} "
-                f"'{artifact.uri}', which is no folder that exists. Check the path; an "
-                "artifact is a folder."
-            )
-        artifact.digest = folder_digest(artifact.path)
-    return artifact
-
-
-def _gate(live: Component, run: ActiveRun, execution: Execution) -> None:
-    """Mark the execution as skipped if something it waits for is not a yes."""
-    for name in sorted({each.name for each in _waited_for(live)}):
-        before = run.executions[name]
-        if before.state is State.SKIPPED:
-            execution.state, execution.answer = State.SKIPPED, before.answer
-            # The first that did not run says why; the rest of the chain adds nothing.
-            is_first = " did not run: " not in before.reason
-            said = f"'{name}' did not run: {before.reason}"
-            execution.reason = said if is_first else before.reason
-            return
-        if before.state is not State.COMPLETE:
-            execution.state = State.SKIPPED
-            execution.reason = f"'{name}' {before.state.value}."
-            return
-    for each in declared(type(live)).inputs:
-        for verdict in live.inputs.get(each.name, ()) if each.gate else ():
-            if isinstance(verdict, Verdict):
-                answer, said = _said(verdict, live, run)
-                if answer is not Answer.YES:
-                    execution.state, execution.answer = State.SKIPPED, answer
-                    execution.reason = f"'{verdict.source or verdict.uri}' says {said}."
-                    return
-
-
-def _said(verdict: Verdict, live: Component, run: ActiveRun) -> tuple[Answer, str]:
-    """Return what a verdict says now, and that with its reasons.
-
-    A blessing of a model that is block-listed is a no, whenever it was given.
-    """
-    if verdict.answer is Answer.YES and isinstance(verdict, ModelBlessing):
-        read = itertools.chain.from_iterable(live.inputs.values())
-        blocked = overrides.why_blocked(run.store, verdict, read)
-        if blocked:
-            return Answer.NO, f"yes, but {blocked.rstrip('.')}"
-    against = [reason.rstrip(".") for reason in verdict.reasons_against]
-    said, more = "; ".join(against[:3]), len(against) - 3
-    return verdict.answer, (
-        verdict.answer.value
-        + (f": {said}" if said else "")
-        + (f"; and {more} more" if more > 0 else "")
+    closed = gate(live, run.store, run.executions)
+    if closed is not None:
+        execution.state, execution.answer = State.SKIPPED, closed.answer
+        execution.reason = closed.reason
+        execution.id = run.begin(live, execution, state=State.SKIPPED)
+        return None
+    external = live.external_inputs()
+    code = run.codes[component.name]
+    execution.fingerprint = fingerprint_of(live, external, code)
+    held.enter_context(
+        cache.only_one(run.root, execution.fingerprint, run.check_canceled)
     )
+    if component.name not in run.forced:
+        found = cache.find(run.store, live, execution.fingerprint)
+        if isinstance(found, cache.Hit):
+            _take(live, run, execution, found, external)
+            return None
+    return _Ready(live, external)
 
 
-def _waited_for(live: Component) -> Iterator[Component]:
-    yield from producers(live)
-    for artifacts in live.inputs.values():
-        for artifact in artifacts:
-            if isinstance(artifact.source, Promise):
-                yield artifact.source.producer
-
-
-def _record_skipped(live: Component, run: ActiveRun, execution: Execution) -> None:
-    execution.id = run.store.begin_execution(
-        live,
-        pipeline=run.pipeline,
-        run_id=run.run_id,
-        inputs=execution.inputs,
-        state=State.SKIPPED,
-        reason=execution.reason,
-    )
+def _take(
+    live: Component,
+    run: ActiveRun,
+    execution: Execution,
+    hit: cache.Hit,
+    external: tuple[ExternalArtifact, ...] = (),
+) -> None:
+    """Record that outputs of an earlier execution stand for this one."""
+    with run.lock:
+        run.check_canceled()
+        execution.id = run.begin(live, execution, external, state=State.CACHED, hit=hit)
+        execution.outputs = dict(hit.outputs)
+        execution.state = State.CACHED
 
 
 def _execute(
-    live: Component, run: ActiveRun, execution: Execution, started: float
+    ready: _Ready, run: ActiveRun, execution: Execution, started: float
 ) -> None:
     """Register, prepare, run, commit."""
-    external = live.external_inputs()
+    live = ready.live
     with run.lock:
-        if run.canceled.is_set():
-            raise Canceled
-        execution.id = run.store.begin_execution(
-            live,
-            pipeline=run.pipeline,
-            run_id=run.run_id,
-            inputs=execution.inputs,
-            external=external,
-        )
+        run.check_canceled()
+        execution.id = run.begin(live, execution, ready.external)
         run.started[execution.id] = started
     run.on_change(execution)
-    base = run.root / run.pipeline / live.name
-    temp_dir = base / ".tmp" / str(execution.id)
-    final = {key: base / key / str(execution.id) for key in live.outputs}
-    staged = {
-        key: path.with_name(f".{path.name}.partial") for key, path in final.items()
-    }
-    run.temporary[execution.id] = [temp_dir, *staged.values()]
+    places = Places(run.root / run.pipeline / live.name, execution.id, live.outputs)
+    run.temporary[execution.id] = places.temporary
+    attempts = 1 + (live.options.retries.times if live.options.retries else 0)
     try:
-        for folder in (temp_dir, *staged.values()):
-            folder.mkdir(parents=True)
-        outputs = {
-            key: type(promise)(staged[key], source=promise.source)
-            for key, promise in live.outputs.items()
-        }
-        live = live.bound({}, outputs)
-        context = RunContext(
-            run_id=run.run_id,
-            temp_dir=temp_dir,
-            beam_args=run.beam_args,
-            external_inputs=external,
-            on_progress=_progress(run, execution),
-        )
-        if live.isolated or live.options.timeout_seconds is not None:
-            from penstock.pipelines.child import run_in_child
+        while True:
+            execution.attempts += 1
+            live, context = _prepared(ready, run, execution, places)
+            try:
+                if live.isolated or live.options.timeout_seconds is not None:
+                    from penstock.pipelines.child import run_in_child
 
-            run_in_child(live, context, run, execution)
-        else:
-            with _measuring(execution, run), _interruptible(run):
-                live.run(context)
-        _commit(live, run, execution, final, started)
-    except BaseException:
-        for path in final.values():
-            shutil.rmtree(path, ignore_errors=True)
-        raise
+                    run_in_child(live, context, run, execution)
+                else:
+                    with _measuring(execution, run), _interruptible(run):
+                        live.run(context)
+                break
+            except Exception as error:
+                if execution.attempts == attempts or not _is_retried(live, error):
+                    raise
+                _wait_to_retry(live, run, execution, error)
+                _remove(places.temporary)
+        _commit(live, run, execution, places, started)
     finally:
         _remove(run.temporary.pop(execution.id, []))
+
+
+def _prepared(
+    ready: _Ready, run: ActiveRun, execution: Execution, places: Places
+) -> tuple[Component, RunContext]:
+    """Make folders for a component; return it with its outputs, and its context."""
+    places.make()
+    outputs = {
+        key: type(promise)(places.staged[key], source=promise.source)
+        for key, promise in ready.live.outputs.items()
+    }
+    context = RunContext(
+        run_id=run.run_id,
+        temp_dir=places.temp_dir,
+        beam_args=run.beam_args,
+        external_inputs=ready.external,
+        on_progress=_progress(run, execution),
+    )
+    return ready.live.bound({}, outputs), context
+
+
+def _is_retried(live: Component, error: Exception) -> bool:
+    assert live.options.retries is not None
+    kinds = getattr(error, "type_names", None)  # of what a child process raised
+    if kinds is None:
+        return isinstance(error, live.options.retries.on)
+    return any(
+        f"{kind.__module__}.{kind.__qualname__}" in kinds
+        for kind in live.options.retries.on
+    )
+
+
+def _wait_to_retry(
+    live: Component, run: ActiveRun, execution: Execution, error: Exception
+) -> None:
+    assert live.options.retries is not None
+    seconds = live.options.retries.backoff_seconds * 2 ** (execution.attempts - 1)
+    logging.getLogger("penstock").warning(
+        "Attempt %d of '%s' failed and is made again in %g s: %s",
+        execution.attempts,
+        live.name,
+        seconds,
+        _sentence(live, error),
+    )
+    if run.canceled.wait(seconds):
+        raise Canceled
 
 
 def _progress(run: ActiveRun, execution: Execution) -> Callable[[int], None]:
@@ -393,36 +421,46 @@ def _commit(
     live: Component,
     run: ActiveRun,
     execution: Execution,
-    final: dict[str, Path],
+    places: Places,
     started: float,
 ) -> None:
-    """Make the outputs facts: digest, fsync, rename, then one store transaction."""
+    """Make the outputs facts: digest, fsync, rename, then one store transaction.
+
+    What is to be committed is written down first, so that the next run can finish what
+    a kill interrupts.
+    """
     for artifact in live.outputs.values():
         artifact.digest = folder_digest(artifact.path)
         sync_folder(artifact.path)
-    committed = {}
-    with run.lock:
-        if run.canceled.is_set():
-            raise Canceled
-        for key, artifact in live.outputs.items():
-            os.rename(artifact.path, final[key])
-            sync(final[key].parent)
-            committed[key] = type(artifact)(
-                final[key],
-                properties=artifact.properties,
-                digest=artifact.digest,
-                source=artifact.source,
-            )
-        execution.seconds = time.time() - started
-        assert execution.id is not None
-        run.store.complete_execution(
-            execution.id,
-            committed,
-            pipeline=run.pipeline,
-            run_id=run.run_id,
-            component=live.name,
-            properties=_measured(execution),
+    committed = {
+        key: type(artifact)(
+            places.final[key],
+            properties=artifact.properties,
+            digest=artifact.digest,
+            source=artifact.source,
         )
+        for key, artifact in live.outputs.items()
+    }
+    assert execution.fingerprint is not None and execution.id is not None
+    with run.lock:
+        run.check_canceled()
+        execution.seconds = time.time() - started
+        commit = Commit(
+            execution_id=execution.id,
+            component=live.name,
+            fingerprint=execution.fingerprint.digest,
+            outputs=committed,
+            properties=measured(execution),
+        )
+        try:
+            commit.write(run.folder)
+            places.reveal()
+            commit.record(run.store, run.pipeline, run.run_id)
+        except BaseException:
+            commit.forget(run.folder)
+            _remove(list(places.final.values()))
+            raise
+        commit.forget(run.folder)
         execution.outputs = committed
         execution.state = State.COMPLETE
 
@@ -449,19 +487,14 @@ def _record_failed(
         with suppress(OSError), open(execution.log, "a", encoding="utf-8") as log:
             log.write(text)
     properties = {
-        **_measured(execution),
+        **measured(execution),
         "penstock_exception": kind,
         "penstock_message": getattr(error, "message_text", "") or str(error),
         "penstock_traceback": traceback_tail(text),
     }
     try:
         if execution.id is None:
-            execution.id = run.store.begin_execution(
-                component,
-                pipeline=run.pipeline,
-                run_id=run.run_id,
-                inputs=execution.inputs,
-            )
+            execution.id = run.begin(component, execution)
         run.store.end_execution(execution.id, State.FAILED, properties)
     except PenstockError as unrecorded:
         execution.reason = f"{message} It could not be recorded: {unrecorded}"
@@ -500,15 +533,13 @@ def _measuring(execution: Execution, run: ActiveRun) -> Iterator[None]:
     """Measure processor time and sample the memory of this process meanwhile."""
     stop = threading.Event()
     before = time.process_time()
+    with run.lock:
+        run.measured.append(execution)
+        for each in run.measured:
+            each.shared = each.shared or len(run.measured) > 1
 
     def sample() -> None:
         while True:
-            running = [
-                each
-                for each in list(run.executions.values())
-                if each.state is State.RUNNING
-            ]
-            execution.shared = execution.shared or len(running) > 1
             execution.peak_memory_bytes = max(
                 execution.peak_memory_bytes, _memory_bytes()
             )
@@ -522,6 +553,8 @@ def _measuring(execution: Execution, run: ActiveRun) -> Iterator[None]:
     finally:
         stop.set()
         sampler.join()
+        with run.lock:
+            run.measured.remove(execution)
         execution.cpu_seconds = time.process_time() - before
 
 
@@ -554,7 +587,8 @@ def _memory_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _measured(execution: Execution) -> dict[str, Any]:
+def measured(execution: Execution) -> dict[str, Any]:
+    """Return what was measured of an execution, as properties."""
     properties: dict[str, Any] = {
         "penstock_seconds": execution.seconds,
         "penstock_cpu_seconds": execution.cpu_seconds,
@@ -562,6 +596,8 @@ def _measured(execution: Execution) -> dict[str, Any]:
         "penstock_shared": int(execution.shared),
         "penstock_rows": execution.rows,
     }
+    if execution.attempts > 1:
+        properties["penstock_attempts"] = execution.attempts
     if execution.reason:
         properties["reason"] = execution.reason
     return properties

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import fcntl
+import itertools
 import json
 import math
 import numbers
@@ -20,7 +21,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,7 @@ from penstock.schemas.artifacts import (
     ARTIFACT_TYPES,
     Artifact,
     ArtifactState,
+    Examples,
     ExternalArtifact,
     PropertyValue,
 )
@@ -42,12 +44,25 @@ if TYPE_CHECKING:
     from penstock.components.base import Component
 
 _T = TypeVar("_T")
+_A = TypeVar("_A", bound=Artifact)
 
 TFX_VERSION = "1.21.0"
 """What artifacts say of themselves to TFX's readers, which take artifacts without a
 version, or of one before 0.29, for the layouts of that time."""
 
 _TRACEBACK_LINES = 40
+
+# TFX's name for the contexts that are named by what an execution depends on.
+_CACHE = "execution_cache"
+
+# The type of contexts that hold the Examples of a pipeline by their spans, so many
+# spans in each; named by the pipeline alone, the context that they all are below.
+_SPANS = "penstock_spans"
+_SPANS_EACH = 100
+
+# Among how many of the last executions, of all pipelines, something is looked for
+# before all that a pipeline has is looked at.
+_RECENT = 2_048
 
 
 class State(enum.Enum):
@@ -70,6 +85,7 @@ class RunState(enum.Enum):
     STOPPED = "stopped"
     FAILED = "failed"
     CANCELED = "canceled"
+    ABANDONED = "abandoned"
 
 
 # ML Metadata has no state for two of ours.
@@ -133,11 +149,31 @@ class RunRecord:
     properties: Mapping[str, PropertyValue]
 
 
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """An artifact, and an execution that it was an output of.
+
+    Attributes:
+        artifact: The artifact.
+        execution_id: The execution's number.
+        component: Name of the component.
+        is_first: Whether this execution made it; another one took it from the cache.
+        is_live: Whether it is there as far as the store knows: not deleted.
+    """
+
+    artifact: Artifact
+    execution_id: int
+    component: str
+    is_first: bool
+    is_live: bool
+
+
 class Store:
     """The lineage store: records executions and artifacts, answers questions.
 
     Args:
-        url: `sqlite:///path` (four slashes for an absolute path),
+        url: `sqlite:///path` (four slashes for an absolute path), `sqlite://` for an
+            empty one in memory,
             `mysql://user:password@host:port/database`,
             `postgresql://user:password@host:port/database` or `grpc://host:port`.
         wait_seconds: How long to wait while another process holds the store.
@@ -169,6 +205,7 @@ class Store:
         self._mlmd = self._patiently(lambda: metadata_store.MetadataStore(config))
         self._type_ids: dict[str, int] = {}
         self._types: dict[int, str] = {}
+        self._contexts: dict[tuple[str, str], metadata_store_pb2.Context] = {}
 
     def _patiently(self, call: Callable[[], _T]) -> _T:
         """Call, and call again while another process holds the store.
@@ -272,13 +309,8 @@ class Store:
             )
         return self._type_ids[key]
 
-    def _context(self, kind: str, name: str) -> metadata_store_pb2.Context:
-        """Return the context of a type and name, made if it is not there."""
-        found = self._patiently(
-            lambda: self._mlmd.get_context_by_type_and_name(kind, name)
-        )
-        if found is not None:
-            return found
+    def _context_proto(self, kind: str, name: str) -> metadata_store_pb2.Context:
+        """Return a context of a type and name that may not be there yet."""
         key = f"context {kind}"
         if key not in self._type_ids:
             proto = self._pb.ContextType(name=kind)
@@ -287,16 +319,50 @@ class Store:
                     proto, can_add_fields=True, can_omit_fields=True
                 )
             )
-        context = self._pb.Context(type_id=self._type_ids[key], name=name)
+        return self._pb.Context(type_id=self._type_ids[key], name=name)
+
+    def _context(
+        self,
+        kind: str,
+        name: str,
+        properties: Mapping[str, PropertyValue] | None = None,
+    ) -> metadata_store_pb2.Context:
+        """Return the context of a type and name, made if it is not there.
+
+        Its properties are as they were when it was first asked for.
+        """
+        if (kind, name) not in self._contexts:
+            found = self._find_context(kind, name)
+            if found is None:
+                context = self._context_proto(kind, name)
+                for key, value in (properties or {}).items():
+                    _set(context.custom_properties[key], value)
+                self._put_once(lambda: self._mlmd.put_contexts([context]))
+                found = self._find_context(kind, name)
+            self._contexts[kind, name] = found
+        return self._contexts[kind, name]
+
+    def _put_once(self, call: Callable[[], None]) -> None:
+        """Put something, unless another process put the same in between."""
         try:
-            self._patiently(lambda: self._mlmd.put_contexts([context]))
+            self._patiently(call)
         except MetadataError as error:
-            # Another process made the same one in between.
             if "already exists" not in str(error.__cause__):
                 raise
+
+    def _find_context(self, kind: str, name: str) -> metadata_store_pb2.Context | None:
         return self._patiently(
             lambda: self._mlmd.get_context_by_type_and_name(kind, name)
         )
+
+    def _contexts_of(
+        self, pipeline: str, run_id: str, component: str
+    ) -> list[metadata_store_pb2.Context]:
+        return [
+            self._context("pipeline", pipeline),
+            self._context("pipeline_run", run_id),
+            self._context("node", f"{pipeline}.{component}"),
+        ]
 
     # Writing -------------------------------------------------------------------
 
@@ -349,9 +415,10 @@ class Store:
         inputs: Mapping[str, Sequence[Artifact]],
         external: Sequence[ExternalArtifact] = (),
         state: State = State.RUNNING,
-        reason: str = "",
+        properties: Mapping[str, PropertyValue] | None = None,
+        outputs: Mapping[str, Artifact] | None = None,
     ) -> int:
-        """Record that an execution began, with its inputs, or that it was skipped.
+        """Record that an execution began, was skipped, or was cached, with its inputs.
 
         Inputs that the store does not have yet are recorded as external ones; an
         external input with the same location and digest is recorded once.
@@ -362,8 +429,10 @@ class Store:
             run_id: Id of the run.
             inputs: What it reads, by input key.
             external: What it reads from outside the pipeline.
-            state: RUNNING or SKIPPED.
-            reason: Why it is skipped.
+            state: RUNNING, SKIPPED or CACHED.
+            properties: What else to record of it.
+            outputs: Of a cached one, the artifacts of the store that it stands for, by
+                output key.
 
         Returns:
             The execution's number.
@@ -380,9 +449,11 @@ class Store:
             state,
             {
                 "penstock_component": component.name,
+                "penstock_pipeline": pipeline,
+                "penstock_run": run_id,
                 "penstock_class": f"{cls.__module__}.{cls.__qualname__}",
                 "penstock_started": time.time(),
-                **({"reason": reason} if reason else {}),
+                **(properties or {}),
             },
         )
         linked: dict[int, tuple[Artifact, list[tuple[str, int]]]] = {}
@@ -392,16 +463,22 @@ class Store:
                 if artifact.id is None:
                     artifact.id = self._put_external(artifact)
                 linked.setdefault(artifact.id, (artifact, []))[1].append((key, index))
-        stored = self._artifact_protos(linked)
+        made = {each.id: (key, each) for key, each in (outputs or {}).items()}
+        stored = self._artifact_protos(
+            [*linked, *(id for id in made if id is not None)]
+        )
+        event = self._pb.Event
         pairs = [
-            (stored[id], _event(self._pb, self._pb.Event.INPUT, path, id))
+            (stored[id], _event(self._pb, event.INPUT, path, id))
             for id, (_, path) in linked.items()
         ]
-        contexts = [
-            self._context("pipeline", pipeline),
-            self._context("pipeline_run", run_id),
-            self._context("node", f"{pipeline}.{component.name}"),
+        pairs += [
+            (stored[id], _event(self._pb, event.OUTPUT, [(key, 0)], id))
+            for id, (key, _) in made.items()
+            if id is not None
         ]
+        contexts = self._contexts_of(pipeline, run_id, component.name)
+        contexts += self._span_contexts(pipeline, (outputs or {}).values())
         execution_id, _, _ = self._patiently(
             lambda: self._mlmd.put_execution(execution, pairs, contexts)
         )
@@ -416,7 +493,7 @@ class Store:
         run_id: str,
         component: str,
         properties: Mapping[str, PropertyValue],
-        state: State = State.COMPLETE,
+        fingerprint: str = "",
     ) -> None:
         """Record outputs and COMPLETE in one transaction.
 
@@ -427,25 +504,69 @@ class Store:
             run_id: Id of the run.
             component: Name of the component.
             properties: What was measured.
-            state: COMPLETE, or CACHED for outputs of another execution.
+            fingerprint: What `find_cached` shall find it by; empty for nothing.
         """
         execution = self._execution_proto(execution_id)
-        self._stamp(execution, state, properties)
+        self._stamp(execution, State.COMPLETE, properties)
         pairs = []
         for key, artifact in outputs.items():
             name = f"{pipeline}:{run_id}:{component}:{key}:0"
+            artifact.properties["penstock_execution"] = execution_id
             proto = self._artifact_proto(artifact, name, is_external=False)
             pairs.append((proto, _event(self._pb, self._pb.Event.OUTPUT, [(key, 0)])))
-        contexts = [
-            self._context("pipeline", pipeline),
-            self._context("pipeline_run", run_id),
-            self._context("node", f"{pipeline}.{component}"),
-        ]
+        contexts = self._contexts_of(pipeline, run_id, component)
+        contexts += self._span_contexts(pipeline, outputs.values())
+        if fingerprint:
+            contexts.append(self._context_proto(_CACHE, fingerprint))
         _, artifact_ids, _ = self._patiently(
-            lambda: self._mlmd.put_execution(execution, pairs, contexts)
+            lambda: self._mlmd.put_execution(
+                execution, pairs, contexts, reuse_context_if_already_exist=True
+            )
         )
         for artifact, id in zip(outputs.values(), artifact_ids, strict=True):
             artifact.id = int(id)
+
+    def find_cached(self, fingerprint: str) -> Iterator[ExecutionRecord]:
+        """Yield the complete executions with a fingerprint, the newest first.
+
+        Args:
+            fingerprint: As it was given to `complete_execution`.
+        """
+        context = self._find_context(_CACHE, fingerprint)
+        if context is None:
+            return
+        newest_first = self._newest_first()
+        protos = self._patiently(
+            lambda: self._mlmd.get_executions_by_context(context.id, newest_first)
+        )
+        for proto in protos:
+            yield from self._records([proto])
+
+    def last_execution(self, pipeline: str, component: str) -> ExecutionRecord | None:
+        """Return the newest execution of a component that has a fingerprint, if any.
+
+        Args:
+            pipeline: Name of the pipeline.
+            component: Name of the component.
+        """
+        context = self._find_context("node", f"{pipeline}.{component}")
+        if context is None:
+            return None
+        newest_first = self._newest_first(20)
+        protos = self._patiently(
+            lambda: self._mlmd.get_executions_by_context(context.id, newest_first)
+        )
+        for proto in protos:
+            if "penstock_parts" in proto.custom_properties:
+                return self._records([proto])[0]
+        return None
+
+    def _newest_first(self, limit: int | None = None) -> Any:
+        from ml_metadata.metadata_store import metadata_store
+
+        return metadata_store.ListOptions(
+            limit=limit, order_by=metadata_store.OrderByField.ID, is_asc=False
+        )
 
     def end_execution(
         self, execution_id: int, state: State, properties: Mapping[str, PropertyValue]
@@ -616,11 +737,7 @@ class Store:
         return self._types[type_id]
 
     def _artifact(self, proto: metadata_store_pb2.Artifact) -> Artifact:
-        name = self._type_name(proto.type_id, "artifact")
-        kind = ARTIFACT_TYPES.get(name)
-        if kind is None:
-            # A type of the user's own, or another tool's.
-            kind = type(name, (Artifact,), {"TYPE_NAME": name})
+        kind = self.kind(self._type_name(proto.type_id, "artifact"))
         properties = {
             key: _get(value)
             for values in (proto.properties, proto.custom_properties)
@@ -636,6 +753,12 @@ class Store:
         if state in ArtifactState.__members__:
             artifact.state = ArtifactState[state]
         return artifact
+
+    def kind(self, name: str) -> type[Artifact]:
+        """Return the class that stands for an artifact type of the store."""
+        known = ARTIFACT_TYPES.get(name)
+        # Else it is a type of the user's own, or another tool's.
+        return known or type(name, (Artifact,), {"TYPE_NAME": name})
 
     def artifact(self, id: int) -> Artifact:
         """Return an artifact by its number.
@@ -702,10 +825,13 @@ class Store:
         """
         return self._run(self._run_context(run_id))
 
+    def find_run(self, run_id: str) -> RunRecord | None:
+        """Return a run by its id, or None if there is none."""
+        context = self._find_context("pipeline_run", run_id)
+        return None if context is None else self._run(context)
+
     def _run_context(self, run_id: str) -> metadata_store_pb2.Context:
-        context = self._patiently(
-            lambda: self._mlmd.get_context_by_type_and_name("pipeline_run", run_id)
-        )
+        context = self._find_context("pipeline_run", run_id)
         if context is None:
             raise MetadataError(
                 f"Run '{run_id}' is not in the lineage store "
@@ -833,17 +959,21 @@ class Store:
         proto: metadata_store_pb2.Execution,
         slots: Mapping[tuple[int, bool, str], list[tuple[int, Artifact]]],
     ) -> ExecutionRecord:
-        contexts = self._patiently(
-            lambda: self._mlmd.get_contexts_by_execution(proto.id)
-        )
-        names = {context.type: context.name for context in contexts}
         properties = {
             key: _get(value) for key, value in proto.custom_properties.items()
         }
-        pipeline = names.get("pipeline", "")
-        component = str(properties.get("penstock_component", ""))
-        if not component:
-            component = names.get("node", "").removeprefix(f"{pipeline}.")
+        pipeline, run_id, component = (
+            str(properties.get(f"penstock_{name}", ""))
+            for name in ("pipeline", "run", "component")
+        )
+        if not run_id:  # written by TFX, by an older penstock, or outside of any run
+            contexts = self._patiently(
+                lambda: self._mlmd.get_contexts_by_execution(proto.id)
+            )
+            names = {context.type: context.name for context in contexts}
+            pipeline = names.get("pipeline", "")
+            run_id = names.get("pipeline_run", "")
+            component = component or names.get("node", "").removeprefix(f"{pipeline}.")
         sides: tuple[dict[str, tuple[Artifact, ...]], ...] = ({}, {})
         for (execution_id, is_output, key), items in slots.items():
             if execution_id == proto.id:
@@ -854,7 +984,7 @@ class Store:
             id=int(proto.id),
             component=component,
             type=self._type_name(proto.type_id, "execution"),
-            run_id=names.get("pipeline_run", ""),
+            run_id=run_id,
             pipeline=pipeline,
             state=self._state(proto, properties),
             reason=str(properties.get("reason", "")),
@@ -875,6 +1005,310 @@ class Store:
             return State(ours)
         name = self._pb.Execution.State.Name(proto.last_known_state)
         return State[name] if name in State.__members__ else State.RUNNING
+
+    # Newest first --------------------------------------------------------------
+
+    def newest(
+        self, *kinds: type[Artifact], pipeline: str, component: str = ""
+    ) -> Iterator[Written]:
+        """Yield what a pipeline wrote or took from the cache, the last first.
+
+        Who stops early pays for what is recent, however long the history is: the
+        newest executions are found by their numbers, in pages. (Of a context, ML
+        Metadata finds not even the newest without a look at all that it has.) Only
+        what is not found among the last of all pipelines takes such a look.
+
+        Args:
+            kinds: The types of artifacts.
+            pipeline: Name of the pipeline.
+            component: Only what this component wrote.
+        """
+        names = {each.TYPE_NAME for each in kinds}
+        context = self._find_context("pipeline", pipeline)
+        if context is None:
+            return
+        top = self._patiently(lambda: self._mlmd.get_executions(self._newest_first(1)))
+        end = int(top[0].id) + 1 if top else 1
+        least, size = end - _RECENT, 32
+        while end > max(least, 1):
+            page = self._executions(range(max(1, end - size), end))
+            own = [each for each in page if self._is_of(each, pipeline, component)]
+            yield from self._written(own, names)
+            end, size = end - size, min(2 * size, 256)
+        if end > 1:
+            for each in self._all_written(context, names, pipeline, component):
+                if each.execution_id < end:
+                    yield each
+
+    def _all_written(
+        self,
+        context: metadata_store_pb2.Context,
+        names: Collection[str],
+        pipeline: str,
+        component: str,
+    ) -> list[Written]:
+        """Return each artifact of a context with the last execution that wrote it."""
+        stored = {each.id: each for each in self._artifacts_in(context, names)}
+        writers = self._last_writers(stored, pipeline, component)
+        ranked = sorted(writers, key=lambda id: (writers[id].id, id), reverse=True)
+        return [self._as_written(stored[id], writers[id]) for id in ranked]
+
+    def _artifacts_in(
+        self, context: metadata_store_pb2.Context, names: Collection[str]
+    ) -> list[metadata_store_pb2.Artifact]:
+        found = self._patiently(lambda: self._mlmd.get_artifacts_by_context(context.id))
+        return [
+            each for each in found if self._type_name(each.type_id, "artifact") in names
+        ]
+
+    def _executions(self, ids: Iterable[int]) -> list[metadata_store_pb2.Execution]:
+        """Return the executions that there are with these numbers, the newest first."""
+        found = self._patiently(lambda: self._mlmd.get_executions_by_id(list(ids)))
+        return sorted(found, key=_by_id, reverse=True)
+
+    def _is_of(
+        self, proto: metadata_store_pb2.Execution, pipeline: str, component: str = ""
+    ) -> bool:
+        """Return whether an execution is of a pipeline, and of a component if named."""
+        said = proto.custom_properties
+        if "penstock_pipeline" in said:
+            names = ("", said["penstock_component"].string_value)
+            return said["penstock_pipeline"].string_value == pipeline and (
+                component in names
+            )
+        # Written by TFX, by an older penstock, or outside of any run.
+        contexts = self._patiently(
+            lambda: self._mlmd.get_contexts_by_execution(proto.id)
+        )
+        found = {(each.type, each.name) for each in contexts}
+        return ("pipeline", pipeline) in found and (
+            not component or ("node", f"{pipeline}.{component}") in found
+        )
+
+    def _written(
+        self, protos: Sequence[metadata_store_pb2.Execution], names: Collection[str]
+    ) -> Iterator[Written]:
+        """Yield the outputs of executions, those of some types."""
+        ids = [int(proto.id) for proto in protos]
+        if not ids:
+            return
+        events = self._patiently(lambda: self._mlmd.get_events_by_execution_ids(ids))
+        outputs: dict[int, set[int]] = {}
+        for event in events:
+            if event.type in self._writing_events():
+                outputs.setdefault(event.execution_id, set()).add(event.artifact_id)
+        stored = self._artifact_protos(itertools.chain(*outputs.values()))
+        for proto in protos:
+            for id in sorted(outputs.get(proto.id, ()), reverse=True):
+                if self._type_name(stored[id].type_id, "artifact") in names:
+                    yield self._as_written(stored[id], proto)
+
+    def _as_written(
+        self,
+        proto: metadata_store_pb2.Artifact,
+        execution: metadata_store_pb2.Execution,
+    ) -> Written:
+        artifact = self._artifact(proto)
+        return Written(
+            artifact,
+            int(execution.id),
+            execution.custom_properties["penstock_component"].string_value,
+            is_first=artifact.properties.get("penstock_execution") == execution.id,
+            is_live=self._is_live(proto),
+        )
+
+    def _writing_events(self) -> tuple[int, ...]:
+        # Not INTERNAL_OUTPUT: what a Resolver of TFX found, it did not write.
+        return (self._pb.Event.OUTPUT, self._pb.Event.DECLARED_OUTPUT)
+
+    def _is_live(self, proto: metadata_store_pb2.Artifact) -> bool:
+        gone = ("PENDING", "MARKED_FOR_DELETION", "DELETED", "ABANDONED")
+        return self._pb.Artifact.State.Name(proto.state) not in gone
+
+    def find_live(self, id: int) -> Artifact | None:
+        """Return an artifact by its number, or None if it is deleted or not there."""
+        found = self._artifact_protos([id])
+        is_live = id in found and self._is_live(found[id])
+        return self._artifact(found[id]) if is_live else None
+
+    def last_writers(
+        self, artifacts: Iterable[Artifact], *, pipeline: str, component: str = ""
+    ) -> dict[int, int]:
+        """Return, by artifact, the last execution that it is an output of.
+
+        Args:
+            artifacts: Artifacts of the store.
+            pipeline: Only executions of this pipeline.
+            component: Only executions of this component.
+
+        Returns:
+            Numbers of executions by numbers of artifacts; without those that nothing
+            here wrote or took from the cache.
+        """
+        ids = [each.id for each in artifacts if each.id is not None]
+        found = self._last_writers(ids, pipeline, component)
+        return {id: int(each.id) for id, each in found.items()}
+
+    def _last_writers(
+        self, ids: Iterable[int], pipeline: str, component: str
+    ) -> dict[int, metadata_store_pb2.Execution]:
+        return self._newest_seen(
+            self._linked(ids, self._writing_events()),
+            lambda page: {
+                int(each.id): each
+                for each in page
+                if self._is_of(each, pipeline, component)
+            },
+        )
+
+    def _linked(
+        self,
+        ids: Iterable[int],
+        kinds: tuple[int, ...],
+        but: Collection[str] = (),
+    ) -> dict[int, list[int]]:
+        """Return the executions that events of some kinds link artifacts to.
+
+        The newest first, by the number of the artifact; without events that have only
+        these keys.
+        """
+        wanted = sorted(set(ids))
+        if not wanted:
+            return {}
+        events = self._patiently(lambda: self._mlmd.get_events_by_artifact_ids(wanted))
+        linked: dict[int, set[int]] = {}
+        for event in events:
+            if event.type in kinds and any(key not in but for key, _ in _path(event)):
+                linked.setdefault(int(event.artifact_id), set()).add(
+                    int(event.execution_id)
+                )
+        return {id: sorted(found, reverse=True) for id, found in linked.items()}
+
+    def last_made_of(
+        self, artifacts: Iterable[Artifact], kind: type[_A], *, but: Collection[str]
+    ) -> dict[int, _A]:
+        """Return, by artifact, the last of a type that came of reading it.
+
+        Args:
+            artifacts: Artifacts of the store.
+            kind: The type of what came of them.
+            but: Keys of inputs: reading an artifact only as one of these counts not.
+
+        Returns:
+            Artifacts by the numbers of those that were read.
+        """
+        ids = [each.id for each in artifacts if each.id is not None]
+        reading = (self._pb.Event.INPUT, self._pb.Event.DECLARED_INPUT)
+        return self._newest_seen(
+            self._linked(ids, reading, but),
+            lambda page: {
+                each.execution_id: each.artifact
+                for each in self._written(page, {kind.TYPE_NAME})
+                if isinstance(each.artifact, kind)
+            },
+        )
+
+    def _newest_seen(
+        self,
+        linked: Mapping[int, Sequence[int]],
+        look: Callable[[list[metadata_store_pb2.Execution]], Mapping[int, _T]],
+    ) -> dict[int, _T]:
+        """Return, by artifact, what is seen in the first of its executions to have any.
+
+        Args:
+            linked: Executions by artifact, the newest first.
+            look: Returns what is seen in executions, by their numbers.
+        """
+        found: dict[int, _T] = {}
+        left, each_time = dict(linked), 8
+        while left:
+            pages = {id: some[:each_time] for id, some in left.items()}
+            seen = look(self._executions(set(itertools.chain(*pages.values()))))
+            for id, some in pages.items():
+                hits = [seen[number] for number in some if number in seen]
+                if hits:
+                    found[id] = hits[0]
+            left = {
+                id: some[each_time:]
+                for id, some in left.items()
+                if id not in found and some[each_time:]
+            }
+        return found
+
+    # Spans ---------------------------------------------------------------------
+
+    def examples_by_span(
+        self, pipeline: str, *, first: int | None = None, last: int | None = None
+    ) -> Iterator[list[Examples]]:
+        """Yield the Examples of a pipeline that have a span, in groups.
+
+        All those of greater spans come in an earlier group than those of lesser ones.
+
+        Args:
+            pipeline: Name of the pipeline.
+            first: Leave out lesser spans.
+            last: Leave out greater spans.
+        """
+        low = -math.inf if first is None else first
+        high = math.inf if last is None else last
+        top = self._find_context(_SPANS, pipeline)
+        if top is None or not top.custom_properties["is_whole"].int_value:
+            everything = self._find_context("pipeline", pipeline)
+            if everything is not None:
+                yield self._examples_in(everything, low, high)
+            return
+        below = self._patiently(
+            lambda: self._mlmd.get_children_contexts_by_context(top.id)
+        )
+        blocks = {int(each.name.rpartition(":")[2]): each for each in below}
+        for block in sorted(blocks, reverse=True):
+            start, end = block * _SPANS_EACH, (block + 1) * _SPANS_EACH
+            if low < end and start <= high:
+                # What was read to make them is there too, whatever its span.
+                least, most = max(low, start), min(high, end - 1)
+                yield self._examples_in(blocks[block], least, most)
+
+    def _examples_in(
+        self, context: metadata_store_pb2.Context, low: float, high: float
+    ) -> list[Examples]:
+        found = self._artifacts_in(context, {Examples.TYPE_NAME})
+        live = [self._artifact(each) for each in found if self._is_live(each)]
+        return [
+            each
+            for each in live
+            if isinstance(each, Examples)
+            and each.span is not None
+            and low <= each.span <= high
+        ]
+
+    def _span_contexts(
+        self, pipeline: str, outputs: Iterable[Artifact]
+    ) -> list[metadata_store_pb2.Context]:
+        """Return the contexts that `examples_by_span` shall find outputs in."""
+        blocks = {
+            each.span // _SPANS_EACH
+            for each in outputs
+            if isinstance(each, Examples) and each.span is not None
+        }
+        return [self._span_context(pipeline, block) for block in sorted(blocks)]
+
+    def _span_context(self, pipeline: str, block: int) -> metadata_store_pb2.Context:
+        top = self._find_context(_SPANS, pipeline)
+        if top is None:
+            # Examples from before there were such contexts are in none: to find them,
+            # one has to look at all that the pipeline has.
+            is_whole = not any(
+                isinstance(each, Examples) and each.span is not None
+                for each in self.artifacts(Examples, pipeline=pipeline)
+            )
+            top = self._context(_SPANS, pipeline, {"is_whole": int(is_whole)})
+        context = self._context(_SPANS, f"{pipeline}:{block}")
+        if not self._patiently(
+            lambda: self._mlmd.get_parent_contexts_by_context(context.id)
+        ):
+            link = self._pb.ParentContext(parent_id=top.id, child_id=context.id)
+            self._put_once(lambda: self._mlmd.put_parent_contexts([link]))
+        return context
 
 
 def recorded(value: Any) -> PropertyValue:
@@ -1066,7 +1500,7 @@ def _without_password(url: str) -> str:
 def sqlite_path(url: str) -> Path | None:
     """Return the file of an `sqlite:///` URL, or None for another kind of store."""
     if not url.startswith("sqlite:///") or url == "sqlite:///":
-        return None
+        return None  # elsewhere, or in memory
     return Path(unquote(url.removeprefix("sqlite:///")))
 
 
@@ -1093,6 +1527,9 @@ def _connection(url: str, *, create: bool) -> metadata_store_pb2.ConnectionConfi
         config.sqlite.connection_mode = (
             metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
         )
+        return config
+    if url == "sqlite://":
+        config.fake_database.SetInParent()
         return config
     parts = urlsplit(url)
     database = unquote(parts.path.lstrip("/"))

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from penstock.components.base import Component
 from penstock.pipelines.rules import RULES, producers
+from penstock.schemas.errors import PipelineError
+
+if TYPE_CHECKING:
+    from penstock.pipelines.run import RunResult
+
+Hook: TypeAlias = "Callable[[RunResult], None]"
+"""What is called when a run has ended."""
 
 
 class Pipeline:
@@ -15,6 +23,8 @@ class Pipeline:
         name: Name of the pipeline, the same from run to run.
         components: The components. What reads an output of another waits for it;
             the order of the list alone is no dependency.
+        on_exit: Functions that are called, once each and in order, when a run has
+            ended: complete, stopped, failed or canceled.
 
     Raises:
         PipelineError: If a rule of `penstock.pipelines.rules` is broken.
@@ -25,9 +35,22 @@ class Pipeline:
         >>> Pipeline("trips", [ingest, stats])
     """
 
-    def __init__(self, name: str, components: Sequence[Component]) -> None:
+    def __init__(
+        self,
+        name: str,
+        components: Sequence[Component],
+        *,
+        on_exit: Sequence[Hook] = (),
+    ) -> None:
         self.name = name
         self.components = tuple(components)
+        self.on_exit = tuple(on_exit)
+        for hook in self.on_exit:
+            if not callable(hook):
+                raise PipelineError(
+                    f"Pipeline '{name}' has {hook!r} in on_exit, which cannot be "
+                    "called. Pass functions that take a RunResult."
+                )
         for rule in RULES:
             rule(self.name, self.components)
 
@@ -35,8 +58,14 @@ class Pipeline:
         names = ", ".join(component.name for component in self.components)
         return f"Pipeline('{self.name}', [{names}])"
 
-    def ordered(self) -> list[tuple[Component, tuple[str, ...]]]:
-        """Return the components, each after those it waits for, with their names."""
+    def ordered(
+        self, names: Collection[str] | None = None
+    ) -> list[tuple[Component, tuple[str, ...]]]:
+        """Return the components, each after those it waits for, with their names.
+
+        Args:
+            names: Only these components; all of them if None.
+        """
         waits_for = {
             component.name: tuple(sorted({each.name for each in producers(component)}))
             for component in self.components
@@ -49,4 +78,10 @@ class Pipeline:
             left.remove(ready)
             done.add(ready.name)
             found.append((ready, waits_for[ready.name]))
-        return found
+        if names is None:
+            return found
+        return [
+            (component, tuple(each for each in waited_for if each in names))
+            for component, waited_for in found
+            if component.name in names
+        ]

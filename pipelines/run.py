@@ -6,18 +6,21 @@ import dataclasses
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from penstock.components.base import Promise
 from penstock.pipelines import logs
-from penstock.pipelines.execution import ActiveRun, Execution, run_lock
-from penstock.pipelines.metadata import RunState, State, Store
+from penstock.pipelines.code import Code, Reader
+from penstock.pipelines.execution import ActiveRun, Execution
+from penstock.pipelines.loaded import check_loaded
+from penstock.pipelines.metadata import RunState, State, Store, recorded
 from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.repair import living, repair
 from penstock.pipelines.runners import BeamDagRunner, Runner
+from penstock.pipelines.selection import check_names, select
 from penstock.schemas.artifacts import Answer, Artifact
 from penstock.schemas.errors import (
     MetadataError,
@@ -44,6 +47,7 @@ class RunResult:
         answer: What the verdict said that stopped the run.
         executions: How each component ended, by its name, in order of execution.
         seconds: How long the run took.
+        hook_errors: What functions of `Pipeline.on_exit` failed with, a sentence each.
     """
 
     run_id: str
@@ -53,6 +57,7 @@ class RunResult:
     answer: Answer | None
     executions: Mapping[str, Execution]
     seconds: float
+    hook_errors: tuple[str, ...] = ()
 
     def __getitem__(self, component: str) -> Execution:
         """Return how a component ended.
@@ -93,15 +98,23 @@ def run(
     store: str | None = None,
     runner: Runner | None = None,
     beam_args: Sequence[str] = (),
-    parameters: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    force: Collection[str] = (),
+    resume: str | None = None,
+    only: Sequence[str] = (),
+    from_: Sequence[str] = (),
+    to: Sequence[str] = (),
     store_wait_seconds: float = 30.0,
     on_change: Callable[[Execution], None] | None = None,
     verbose: bool = False,
 ) -> RunResult:
     """Run a pipeline once.
 
-    If a component fails, independent branches finish first. Ctrl-C ends the run,
-    records it as canceled and returns its result.
+    A component is run only if no earlier execution had the same code, parameters and
+    contents of inputs (see `penstock.pipelines.plan`); else its outputs are taken from
+    there. If a component fails, independent branches finish first. Ctrl-C ends the
+    run, records it as canceled and returns its result. What killed runs left behind is
+    put right first.
 
     Args:
         pipeline: The pipeline.
@@ -111,6 +124,14 @@ def run(
         beam_args: Beam options for the pipelines that components open, as on a
             command line.
         parameters: What the pipeline was made with, to be recorded with the run.
+        force: Names of components that are run whatever was run before.
+        resume: Id of an earlier run of this pipeline: what is complete there is taken
+            from it, and the rest is run.
+        only: Names of components: these alone are run; what they read is taken from
+            the run that `resume` names.
+        from_: Names of components: these are run, and all that depends on them;
+            what they read is taken likewise.
+        to: Names of components: these are run, and all that they depend on.
         store_wait_seconds: How long to wait while another process holds the store.
         on_change: Called with an execution when it starts, advances or ends.
         verbose: Also print what components print and log; it is kept in any case.
@@ -121,7 +142,8 @@ def run(
     Raises:
         ComponentFailed: If a component failed; `.result` has the whole result and
             `.others` the further failures.
-        PipelineError: If the root cannot be used.
+        PipelineError: If the root cannot be used, the names do not fit the pipeline,
+            or a function of `Pipeline.on_exit` failed.
         MetadataError: If the store cannot be opened or written.
     """
     folder = usable_root(root)
@@ -129,6 +151,10 @@ def run(
         store or f"sqlite:///{folder / 'metadata.sqlite'}",
         wait_seconds=store_wait_seconds,
     )
+    repair(folder, opened)
+    check_names(pipeline, force, "force")
+    selection = select(pipeline, opened, resume=resume, only=only, from_=from_, to=to)
+    codes = _codes(pipeline, selection.executed, folder)
     run_id = _new_run_id(folder)
     active = ActiveRun(
         pipeline=pipeline.name,
@@ -136,10 +162,15 @@ def run(
         root=folder,
         store=opened,
         beam_args=tuple(beam_args),
+        codes=codes,
+        taken=selection.taken,
+        forced=force,
+        names=selection.names,
         on_change=on_change or (lambda execution: None),
     )
-    with run_lock(active.folder):
+    with living(folder, run_id, opened) as alive:
         started = datetime.now(timezone.utc)
+        given = {f"parameter_{key}": each for key, each in (parameters or {}).items()}
         opened.begin_run(
             pipeline.name,
             run_id,
@@ -147,8 +178,11 @@ def run(
                 "penstock_root": str(folder),
                 "penstock_host": socket.gethostname(),
                 "penstock_pid": os.getpid(),
+                **({"penstock_resumed_run": resume} if resume else {}),
                 **{
-                    f"parameter_{key}": text for key, text in (parameters or {}).items()
+                    key: recorded(each)
+                    for key, each in given.items()
+                    if each is not None
                 },
             },
         )
@@ -166,16 +200,50 @@ def run(
         result = _result(pipeline, active, seconds)
         try:
             opened.end_run(run_id, result.state, result.reason)
+            alive.is_recorded = not active.is_unrecorded
         except MetadataError as unrecorded:
             if not active.canceled.is_set():
                 raise
             reason = f"{result.reason} It could not be recorded: {unrecorded}"
             result = dataclasses.replace(result, reason=reason)
+    result = _call_hooks(pipeline, result)
     if active.failures:
         first, *others = active.failures
         first.others, first.result = tuple(others), result
         raise first
+    if result.hook_errors:
+        raise PipelineError(" ".join(result.hook_errors))
     return result
+
+
+def _codes(pipeline: Pipeline, names: Collection[str], root: Path) -> dict[str, Code]:
+    """Return the code of components as it is now, which is what will run; keep it."""
+    reader = Reader()
+    codes = {
+        each.name: reader.code_of(each)
+        for each in pipeline.components
+        if each.name in names
+    }
+    for code in {each.digest: each for each in codes.values()}.values():
+        check_loaded(code)
+        code.keep(root)
+    return codes
+
+
+def _call_hooks(pipeline: Pipeline, result: RunResult) -> RunResult:
+    """Call every function of `on_exit`; add to the result what they failed with."""
+    errors = []
+    for hook in pipeline.on_exit:
+        try:
+            hook(result)
+        except Exception as error:
+            name = getattr(hook, "__name__", repr(hook))
+            errors.append(
+                f"'{name}', in on_exit of pipeline '{pipeline.name}', failed after run "
+                f"'{result.run_id}' was {result.state.value}: {type(error).__name__}: "
+                f"{error}. The run is recorded as it ended; mend the function."
+            )
+    return dataclasses.replace(result, hook_errors=tuple(errors))
 
 
 def _execute_all(runner: Runner, pipeline: Pipeline, active: ActiveRun) -> None:
@@ -198,8 +266,10 @@ def _execute_all(runner: Runner, pipeline: Pipeline, active: ActiveRun) -> None:
     except KeyboardInterrupt:
         # A store that another process holds must not hold up the end of the run, whose
         # own record then says so.
-        with suppress(MetadataError):
+        try:
             active.cancel("The run was canceled.")
+        except MetadataError:
+            active.is_unrecorded = True
         worker.join(0.5)
     if raised and not active.canceled.is_set():
         raise raised[0]

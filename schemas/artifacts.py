@@ -58,11 +58,13 @@ class Artifact:
         TYPE_NAME: Name of the type in ML Metadata.
         BASE_TYPE: ML Metadata's system type that it extends, if any.
         PROPERTIES: Typed properties; all other properties are custom ones.
+        ORIGIN: Properties that say where it came from, not what it is.
     """
 
     TYPE_NAME: ClassVar[str] = "Artifact"
     BASE_TYPE: ClassVar[str | None] = None
     PROPERTIES: ClassVar[Mapping[str, type]] = {}
+    ORIGIN: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -234,6 +236,13 @@ def check_split_name(name: str) -> None:
         )
 
 
+def _whole_number(value: object) -> int | None:
+    """Return a property that TFX also writes as text."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
 class Examples(_InSplits):
     """Rows of data in splits, as Parquet or as TFRecord files."""
 
@@ -244,6 +253,7 @@ class Examples(_InSplits):
         "version": int,
         "split_names": str,
     }
+    ORIGIN = frozenset({"input_fingerprint"})
 
     @property
     def payload_format(self) -> str:
@@ -252,6 +262,16 @@ class Examples(_InSplits):
         TFX records no format for tf.Example, its default.
         """
         return str(self.properties.get("payload_format", "FORMAT_TF_EXAMPLE"))
+
+    @property
+    def span(self) -> int | None:
+        """Which span of the data it is, where it is one."""
+        return _whole_number(self.properties.get("span"))
+
+    @property
+    def version(self) -> int | None:
+        """Which version of its span it is, where spans have versions."""
+        return _whole_number(self.properties.get("version"))
 
     def files(self, split: str) -> tuple[Path, ...]:
         """Return the data files of a split, sorted by name.
@@ -450,6 +470,12 @@ class ModelBlessing(Verdict):
     """
 
     TYPE_NAME = "ModelBlessing"
+    ORIGIN = frozenset(
+        {
+            *("current_model", "current_model_id", "baseline_model"),
+            *("baseline_model_id", "component_id"),
+        }
+    )
 
     @property
     def word(self) -> str:

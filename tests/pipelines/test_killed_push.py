@@ -47,7 +47,9 @@ def hooked(name):
 
 for name in ("begin_run", "begin_execution", "complete_execution", "end_run"):
     hooked(name)
-pusher = Pusher(model=Model(model), serving_dir=serving)
+pusher = Pusher(
+    model=Model(model), serving_dir=serving, options=penstock.Options(cache=False)
+)
 pipeline = penstock.Pipeline("push", [pusher])
 penstock.run(pipeline, root, runner=penstock.LocalRunner())
 print(points)

@@ -216,7 +216,7 @@ from penstock import LocalRunner, Pipeline, run
 from tests_toys import Make, Fit
 import os
 for number in range(4):
-    make = Make(rows=number + 1, text=sys.argv[2])
+    make = Make(rows=number + 1, text=str(os.getpid()))
     result = run(Pipeline("p" + sys.argv[2], [make, Fit(examples=make.examples)]),
                  sys.argv[1], runner=LocalRunner())
     assert result.state.value == "complete"

@@ -45,7 +45,7 @@ def pipeline(rows: int, *, blessed: bool, name: str = "p") -> Pipeline:
 def judged(root: Path, rows: int, *, blessed: bool, name: str = "p") -> Model:
     """Run that pipeline; return its model."""
     made = pipeline(rows, blessed=blessed, name=name)
-    result = run(made, root, runner=LocalRunner())
+    result = run(made, root, runner=LocalRunner(), force=["Fit", "Bless"])
     number = result["Fit"].outputs["model"].id
     assert number is not None
     model = store_of(root).artifact(number)
@@ -222,7 +222,8 @@ def test_a_blessing_of_a_blocked_model_opens_no_gate(
 ) -> None:
     model = judged(tmp_path, 3, blessed=True)
     overrides.block(store_of(tmp_path), tmp_path, model, "loses money")
-    result = run(pipeline(3, blessed=True), tmp_path, runner=runner)
+    made = pipeline(3, blessed=True)
+    result = run(made, tmp_path, runner=runner, force=["Fit", "Bless"])
     again = result["Fit"].outputs["model"]
     assert result["Bless"].state is State.COMPLETE
     assert (result.state, result.answer) == (RunState.STOPPED, Answer.NO)

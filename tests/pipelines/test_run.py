@@ -128,7 +128,7 @@ def test_both_runners_give_the_same_records(tmp_path: Path) -> None:
 
 def described(root: Path, result: RunResult) -> list[Any]:
     """What a store says about a run, without what differs from run to run."""
-    volatile = re.compile(r"penstock_(seconds|cpu|peak|started|shared)")
+    volatile = re.compile(r"penstock_(seconds|cpu|peak|started|shared|run)")
     return sorted(
         (
             each.component,
@@ -147,7 +147,7 @@ def described(root: Path, result: RunResult) -> list[Any]:
 
 
 def ends(sides: Mapping[str, Any], root: Path) -> list[Any]:
-    volatile = ("current_model",)
+    volatile = ("current_model", "penstock_execution")
     return [
         (
             key,

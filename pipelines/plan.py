@@ -1,0 +1,269 @@
+"""What a run would do and why, said before anything runs.
+
+Of each component one of three things is said: it will run; it is a hit, so that the
+outputs of an earlier execution are taken; or it depends on what a component before it
+writes (if that is the same bytes as before, it may be a hit after all) or says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from penstock.components.base import Component, declared
+from penstock.pipelines import cache
+from penstock.pipelines.code import Code, Reader, kept_symbols
+from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
+from penstock.pipelines.metadata import State, Store
+from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.resolution import gate, resolve
+from penstock.pipelines.rules import producers
+from penstock.pipelines.selection import check_names, select
+from penstock.schemas.artifacts import Answer, Artifact
+
+
+class Forecast(enum.Enum):
+    """What a run would do with a component."""
+
+    WILL_RUN = "will run"
+    HIT = "hit"
+    DEPENDS = "depends"
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """What a run would do with one component.
+
+    Attributes:
+        component: Its name.
+        forecast: What it would do.
+        reasons: Why, a sentence each.
+    """
+
+    component: str
+    forecast: Forecast
+    reasons: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        pipeline: Name of the pipeline.
+        components: What it would do with each component, in order.
+        remarks: What could not be followed in the code, a sentence each.
+    """
+
+    pipeline: str
+    components: tuple[Planned, ...]
+    remarks: tuple[str, ...]
+
+    def __getitem__(self, component: str) -> Planned:
+        """Return what is planned for a component."""
+        return next(each for each in self.components if each.component == component)
+
+
+@dataclasses.dataclass
+class _Foreseen:
+    """How a component will have ended, as far as is known."""
+
+    state: State = State.RUNNING
+    reason: str = ""
+    answer: Answer | None = None
+    outputs: dict[str, Artifact] = dataclasses.field(default_factory=dict)
+    forecast: Forecast = Forecast.WILL_RUN
+
+
+def plan(
+    pipeline: Pipeline,
+    root: Path,
+    store: Store,
+    *,
+    force: Collection[str] = (),
+    resume: str | None = None,
+    only: Sequence[str] = (),
+    from_: Sequence[str] = (),
+    to: Sequence[str] = (),
+) -> Plan:
+    """Say what a run would do, and why; nothing is run or recorded.
+
+    Args:
+        pipeline: The pipeline.
+        root: The folder that artifacts lie in.
+        store: The lineage store.
+        force: As of `run`, like the rest.
+        resume: Likewise.
+        only: Likewise.
+        from_: Likewise.
+        to: Likewise.
+
+    Raises:
+        PipelineError: If the names do not fit the pipeline.
+        DataError: If an input is not there.
+    """
+    check_names(pipeline, force, "force")
+    selection = select(pipeline, store, resume=resume, only=only, from_=from_, to=to)
+    reader = Reader()
+    ended: dict[str, _Foreseen] = {}
+    planned, remarks = [], {}
+    for component, _ in pipeline.ordered(selection.names):
+        foreseen = ended[component.name] = _Foreseen()
+        if component.name in selection.taken:
+            foreseen.outputs = dict(selection.taken[component.name].outputs)
+            foreseen.state, foreseen.forecast = State.CACHED, Forecast.HIT
+            reasons = [f"Its outputs are taken from run '{resume}'."]
+        else:
+            code = reader.code_of(component)
+            remarks.update(dict.fromkeys(code.remarks))
+            reasons = list(
+                _foresee(component, pipeline, root, store, code, force, ended)
+            )
+        planned.append(Planned(component.name, foreseen.forecast, tuple(reasons)))
+    return Plan(pipeline.name, tuple(planned), tuple(remarks))
+
+
+def _foresee(
+    component: Component,
+    pipeline: Pipeline,
+    root: Path,
+    store: Store,
+    code: Code,
+    force: Collection[str],
+    ended: Mapping[str, _Foreseen],
+) -> Iterator[str]:
+    """Yield why a component will run or not; note in `ended` what comes of it."""
+    foreseen = ended[component.name]
+    unknown = [
+        each
+        for each in _inputs_of(component)
+        if each.producer in ended and ended[each.producer].state is State.RUNNING
+    ]
+    for each in unknown:
+        if each.is_gate:
+            foreseen.forecast = Forecast.DEPENDS
+            yield f"It depends on the verdict of '{each.producer}'."
+            return
+    is_certain = component.name in force or not component.options.cache
+    if unknown and not is_certain:
+        foreseen.forecast = Forecast.DEPENDS
+        names = dict.fromkeys(each.producer for each in unknown)
+        yield "It depends on the output of " + ", ".join(f"'{n}'" for n in names) + "."
+        return
+    if not unknown:
+        live = resolve(component, pipeline.name, store, ended)
+        closed = gate(live, store, ended)
+        if closed is not None:
+            foreseen.state, foreseen.forecast = State.SKIPPED, Forecast.DEPENDS
+            foreseen.reason, foreseen.answer = closed.reason, closed.answer
+            yield f"It will be skipped: {closed.reason}"
+            return
+    if component.name in force:
+        yield "It is forced."
+        return
+    if not component.options.cache:
+        yield "It is never cached (cache=False)."
+        return
+    fingerprint = fingerprint_of(live, live.external_inputs(), code)
+    found = cache.find(store, live, fingerprint)
+    if isinstance(found, cache.Hit):
+        foreseen.state, foreseen.forecast = State.CACHED, Forecast.HIT
+        foreseen.outputs = dict(found.outputs)
+        yield (
+            f"Execution {found.execution.id} of run '{found.execution.run_id}' had "
+            "the same fingerprint, and what it wrote is still there."
+        )
+        return
+    if found.reason:
+        yield f"It ran with the same fingerprint, but {found.reason}."
+        return
+    yield from _changes(component, pipeline, root, store, fingerprint, code)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wired:
+    """That a component needs something of another one."""
+
+    producer: str
+    is_gate: bool
+
+
+def _inputs_of(component: Component) -> Iterator[_Wired]:
+    """Yield what a component needs of others; a resolver may find what they write."""
+    gates = {each.name for each in declared(type(component)).inputs if each.gate}
+    resolves = False
+    for name, artifacts in component.inputs.items():
+        for artifact in artifacts:
+            producer = getattr(artifact.source, "producer", None)
+            if producer is not None:
+                yield _Wired(producer.name, name in gates)
+            resolves = resolves or hasattr(artifact.source, "resolve")
+    if resolves:
+        for each in producers(component):
+            yield _Wired(each.name, False)
+
+
+def _changes(
+    component: Component,
+    pipeline: Pipeline,
+    root: Path,
+    store: Store,
+    fingerprint: Fingerprint,
+    code: Code,
+) -> Iterator[str]:
+    """Yield what is different from the last execution of a component."""
+    last = store.last_execution(pipeline.name, component.name)
+    if last is None:
+        yield "It has not run in this pipeline."
+        return
+    was: dict[str, str] = json.loads(str(last.properties["penstock_parts"]))
+    now = fingerprint.parts
+    if was == now:
+        yield (
+            f"The last execution of it was {last.state.value}, in run '{last.run_id}', "
+            "with the same fingerprint."
+        )
+        return
+    for name in sorted({*was, *now}):
+        before, after = was.get(name), now.get(name)
+        if before == after:
+            continue
+        if name == "code":
+            yield from _code_changes(root, before or "", code)
+        else:
+            yield _change(name, before, after)
+
+
+def _code_changes(root: Path, digest: str, code: Code) -> Iterator[str]:
+    was, now = kept_symbols(root, digest), code.symbols
+    if not was:
+        yield f"The code changed: {digest} -> {code.digest}."
+        return
+    for name in sorted({*was, *now}):
+        if was.get(name) == now.get(name):
+            continue
+        if name not in was:
+            yield f"The code now reaches '{name}'."
+        elif name not in now:
+            yield f"The code no longer reaches '{name}'."
+        else:
+            yield (
+                f"The code of '{name}' changed: {was[name][:12]} -> {now[name][:12]}."
+            )
+
+
+def _change(name: str, before: str | None, after: str | None) -> str:
+    subject = f"{name[0].upper()}{name[1:]}"
+    if before is None:
+        return f"{subject} is new: {_short(after)}."
+    if after is None:
+        return f"{subject} is gone; it was {_short(before)}."
+    return f"{subject} changed: {_short(before)} -> {_short(after)}."
+
+
+def _short(text: str | None) -> str:
+    said = (text or "").replace("sha256:", "")
+    return said if len(said) <= 60 else f"{said[:57]}..."

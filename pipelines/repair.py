@@ -1,0 +1,162 @@
+"""Putting right what killed runs left behind, and only that.
+
+A run that lives holds a lock on its folder, which the kernel frees when its process
+dies, and is listed below `.penstock/live` until all of it is recorded. So what is
+listed and not locked is dead: what it had ready is recorded, what it had not is
+removed, and its executions are marked as abandoned.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from penstock.pipelines.cache import why_broken
+from penstock.pipelines.commit import Commit, Places, written
+from penstock.pipelines.metadata import ExecutionRecord, RunState, State, Store
+
+
+@contextmanager
+def living(root: Path, run_id: str, store: Store) -> Iterator[Living]:
+    """Hold the lock that tells a living run from a dead one.
+
+    Args:
+        root: The folder that artifacts lie in.
+        run_id: Id of the run, whose folder exists.
+        store: The lineage store that the run is recorded in.
+    """
+    folder = root / ".penstock" / "runs" / run_id
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    entry = _listed(root) / run_id
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        entry.parent.mkdir(exist_ok=True)
+        entry.write_text(_name(store))  # under the lock: listed and free means dead
+        run = Living()
+        yield run
+        if run.is_recorded:
+            entry.unlink()
+    finally:
+        os.close(descriptor)
+
+
+class Living:
+    """A run that lives.
+
+    Attributes:
+        is_recorded: Whether its end is in the store, so that nothing is to be repaired.
+    """
+
+    is_recorded: bool = False
+
+
+def repair(root: Path, store: Store) -> list[str]:
+    """Put right what killed runs left behind.
+
+    Args:
+        root: The folder that artifacts lie in.
+        store: The lineage store; runs that are recorded in another one are left alone.
+
+    Returns:
+        The ids of the runs that were dead.
+
+    Raises:
+        MetadataError: If the store cannot be read or written.
+    """
+    dead = []
+    for entry in sorted(_listed(root).glob("*")):
+        folder = root / ".penstock" / "runs" / entry.name
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            entry.unlink(missing_ok=True)
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another process may have repaired it before the lock was free.
+            if entry.exists() and entry.read_text() in ("", _name(store)):
+                _repair_run(root, store, entry.name)
+                entry.unlink()
+                dead.append(entry.name)
+        except BlockingIOError:
+            continue  # it lives
+        finally:
+            os.close(descriptor)
+    return dead
+
+
+def _listed(root: Path) -> Path:
+    return root / ".penstock" / "live"
+
+
+def _name(store: Store) -> str:
+    """Return what tells a store from others, without its password."""
+    return hashlib.sha256(store.url.encode()).hexdigest()
+
+
+def _repair_run(root: Path, store: Store, run_id: str) -> None:
+    record = store.find_run(run_id)
+    if record is None:
+        return  # killed before it began
+    commits = {
+        each.execution_id: each
+        for each in written(store, root / ".penstock" / "runs" / run_id)
+    }
+    for execution in store.executions(run_id):
+        commit = commits.get(execution.id)
+        if execution.state is State.RUNNING:
+            base = root / execution.pipeline / execution.component
+            if commit is None or not _finished(store, commit, execution, base):
+                _abandon(store, execution, base)
+        if commit is not None:
+            commit.forget(root / ".penstock" / "runs" / run_id)
+    if record.state is RunState.RUNNING:
+        store.end_run(run_id, RunState.ABANDONED, _reason(record.properties))
+
+
+def _finished(
+    store: Store, commit: Commit, execution: ExecutionRecord, base: Path
+) -> bool:
+    """Record what an execution had ready; return whether it is all there."""
+    places = Places(base, execution.id, commit.outputs)
+    places.reveal()
+    if any(why_broken(each) for each in commit.outputs.values()):
+        return False
+    commit.record(store, execution.pipeline, execution.run_id)
+    _remove(places.temporary)
+    return True
+
+
+def _abandon(store: Store, execution: ExecutionRecord, base: Path) -> None:
+    name = str(execution.id)
+    _remove(
+        [
+            *(base / ".tmp" / each for each in (name, f"{name}.child")),
+            *base.glob(f"*/.{name}.partial"),
+            *base.glob(f"*/{name}"),
+        ]
+    )
+    store.end_execution(
+        execution.id,
+        State.ABANDONED,
+        {"reason": "The run's process ended while it was working."},
+    )
+
+
+def _reason(properties: object) -> str:
+    assert isinstance(properties, dict)
+    host, pid = properties.get("penstock_host"), properties.get("penstock_pid")
+    return (
+        f"Its process ({pid} on '{host}') ended without recording how: it was killed, "
+        "or the machine went down."
+    )
+
+
+def _remove(folders: list[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
