@@ -2,8 +2,9 @@
 
 Only what penstock made is ever deleted, and only where it makes it: artifacts in
 `<root>/<pipeline>/<component>/<output>/<execution>`, and below `<root>/.penstock` the
-folders of runs and the sources of code. Locations that the store names are compared
-with these places, never used as they are, and links are not followed.
+folders of runs, the sources of code and the lists of packages. Locations that the store
+names are compared with these places, never used as they are, and links are not
+followed.
 
 The store knows first: an artifact is marked for deletion, then its files are removed,
 then it is DELETED. Killed in between, the next deletion goes on there.
@@ -26,6 +27,7 @@ from typing import TypeVar
 
 from penstock.pipelines.disk import sync
 from penstock.pipelines.metadata import ExecutionRecord, Store
+from penstock.pipelines.repair import repair
 from penstock.pipelines.retention import AT_ONCE, Policy, Reason, Why, retained
 from penstock.pipelines.root_lock import is_going_on, unused
 from penstock.schemas.artifacts import Artifact, ArtifactState
@@ -47,6 +49,8 @@ class What(enum.Enum):
     """The folder of a run, with its logs."""
     SOURCE = "source"
     """A file of code that executions ran, or the list of what belongs to it."""
+    ENVIRONMENT = "environment"
+    """A list of the packages that executions ran with."""
     FOLDER = "folder"
     """A folder that is empty, or will be."""
 
@@ -145,6 +149,7 @@ def find_garbage(
         items = [*sorting.items(), *_run_folders(folder, known - busy)]
         if not strangers:
             items += _sources(folder, {each.code for each in staying})
+            items += _environments(folder, {each.packages for each in staying})
         pipelines = {each.pipeline for each in runs}
         items += _empty_folders(folder, pipelines, {each.path for each in items})
         return Garbage(
@@ -171,6 +176,8 @@ def delete_garbage(
 ) -> Garbage:
     """Delete what a policy does not keep below a root.
 
+    What killed runs left behind is put right first.
+
     Args:
         store: The lineage store.
         root: Folder that artifacts, logs and locks lie in.
@@ -189,6 +196,7 @@ def delete_garbage(
     """
     folder = _existing(root)
     with unused(folder, wait_seconds):
+        repair(folder, store)
         garbage = find_garbage(store, folder, policy, now=now)
         _delete(store, garbage)
     return garbage
@@ -219,10 +227,12 @@ class _Trace:
     Attributes:
         run_id: The run that it belongs to.
         code: Digest of the code that it ran, in hexadecimal; empty if not recorded.
+        packages: Digest of the list of packages that it ran with, likewise.
     """
 
     run_id: str
     code: str
+    packages: str
 
 
 def _trace(execution: ExecutionRecord) -> _Trace:
@@ -231,7 +241,9 @@ def _trace(execution: ExecutionRecord) -> _Trace:
     except ValueError:
         parts = {}
     code = parts.get("code", "") if isinstance(parts, dict) else ""
-    return _Trace(execution.run_id, str(code).removeprefix("sha256:"))
+    packages = execution.properties.get("penstock_environment_packages", "")
+    code, packages = (str(each).removeprefix("sha256:") for each in (code, packages))
+    return _Trace(execution.run_id, code, packages)
 
 
 class _Sorting:
@@ -450,7 +462,7 @@ def _run_folders(root: Path, removable: set[str]) -> list[Item]:
         for folder in _folders(root / ".penstock" / "runs")
         if folder.name in removable
         and not is_going_on(folder)
-        # Listed there, it was killed, and the next run will finish what it had ready.
+        # Listed there, it was killed, and what it had ready has still to be recorded.
         and not (root / ".penstock" / "live" / folder.name).exists()
     ]
 
@@ -469,7 +481,7 @@ def _strangers(root: Path, known: set[str]) -> list[Path]:
 def _remark(root: Path, stranger: Path) -> str:
     return (
         f"Run '{stranger.name}' below '{root}' is not in this lineage store. Another "
-        "one seems to share the root, so sources of code are kept."
+        "one seems to share the root, so the sources of all code are kept."
     )
 
 
@@ -491,19 +503,10 @@ def _sources(root: Path, codes: set[str]) -> list[Item]:
     The lists of what belongs to a digest come first: one that is there vouches for its
     files, even after a kill.
     """
-    folder = root / ".penstock" / "code"
-    if not folder.is_dir() or folder.is_symlink():
-        return []
-    files = {
-        each.name: each
-        for each in sorted(folder.iterdir())
-        if _HEX.fullmatch(each.name.removesuffix(".json"))
-        and each.is_file()
-        and not each.is_symlink()
-    }
+    files = _named_by_content(root / ".penstock" / "code")
     needed = {f"{each}.json" for each in codes} & files.keys()
     for name in list(needed):
-        needed |= _named(files[name])
+        needed |= _listed(files[name])
     return [
         Item(What.SOURCE, path, _file_size(path))
         for name, path in sorted(files.items(), key=lambda each: not each[1].suffix)
@@ -511,7 +514,28 @@ def _sources(root: Path, codes: set[str]) -> list[Item]:
     ]
 
 
-def _named(index: Path) -> set[str]:
+def _environments(root: Path, digests: set[str]) -> list[Item]:
+    """Return the lists of packages that have none of these digests."""
+    files = _named_by_content(root / ".penstock" / "environments")
+    return [
+        Item(What.ENVIRONMENT, path, _file_size(path))
+        for path in files.values()
+        if path.stem not in digests
+    ]
+
+
+def _named_by_content(folder: Path) -> dict[str, Path]:
+    """Return the files in a folder that are named by a SHA-256, by their names."""
+    if not folder.is_dir() or folder.is_symlink():
+        return {}
+    return {
+        each.name: each
+        for each in sorted(folder.iterdir())
+        if _HEX.fullmatch(each.stem) and each.is_file() and not each.is_symlink()
+    }
+
+
+def _listed(index: Path) -> set[str]:
     """Return the names of files that a list of sources may mean.
 
     Raises:
@@ -579,8 +603,9 @@ def _delete(store: Store, garbage: Garbage) -> None:
                 sync(parent)  # else a power cut could bring back what is DELETED
         gone = [each for item in removed for each in item.artifacts]
         store.set_artifact_state(gone, ArtifactState.DELETED)
-    for item in (*garbage.of(What.RUN), *garbage.of(What.SOURCE)):
-        _is_removed(item, failures)
+    for what in (What.RUN, What.SOURCE, What.ENVIRONMENT):
+        for item in garbage.of(what):
+            _is_removed(item, failures)
     for item in () if failures else garbage.of(What.FOLDER):
         _is_removed(item, failures)
     if failures:

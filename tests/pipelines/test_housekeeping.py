@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from penstock.pipelines.housekeeping import (
     find_garbage,
 )
 from penstock.pipelines.inputs import Import, Latest, LatestBlessed
-from penstock.pipelines.metadata import Store
+from penstock.pipelines.metadata import RunState, Store
 from penstock.pipelines.pipeline import Pipeline
-from penstock.pipelines.retention import Policy
+from penstock.pipelines.retention import Policy, Why
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.artifacts import ArtifactState, Examples, Model
@@ -261,7 +262,7 @@ def test_folders_of_runs_go_when_nothing_is_left_that_they_wrote(
     pins.pin(store, store.artifact(pinned["examples"]), "good")
     runs = tmp_path / ".penstock" / "runs"
     (tmp_path / ".penstock" / "live").mkdir()
-    (tmp_path / ".penstock" / "live" / killed).touch()
+    (tmp_path / ".penstock" / "live" / killed).write_text("another store's to repair")
     policy = Policy(runs=0, blessed=0)
     with alive(runs / locked):
         garbage = found(history, policy)
@@ -290,7 +291,7 @@ def test_what_another_store_knows_of_the_same_root_is_left_alone(
     assert garbage.of(What.SOURCE) == ()
     assert garbage.remarks == (
         f"Run 'other' below '{tmp_path}' is not in this lineage store. Another one "
-        "seems to share the root, so sources of code are kept.",
+        "seems to share the root, so the sources of all code are kept.",
     )
     deleted(history)
     assert {each.name for each in runs.iterdir()} == {"begun", "other"}
@@ -334,6 +335,28 @@ def test_sources_of_a_kept_run_that_failed_are_kept(tmp_path: Path) -> None:
     history.execute(history.run(days_ago=1), "Fail", state="failed", code=digest)
     assert found(history, Policy()).of(What.SOURCE) == ()
     assert len(found(history).of(What.SOURCE)) == 2
+
+
+def test_lists_of_packages_go_when_no_kept_execution_names_them(
+    tmp_path: Path,
+) -> None:
+    history = History(tmp_path)
+    folder = tmp_path / ".penstock" / "environments"
+    folder.mkdir(parents=True)
+    for letter in "ab":
+        (folder / f"{letter * 64}.txt").write_text(f"package {letter}")
+    (folder / "notes.txt").write_text("mine")
+    made = history.model(history.run(days_ago=90), blessed=False)
+    (execution,) = history.raw.get_executions_by_id([2])
+    said = execution.custom_properties["penstock_environment_packages"]
+    said.string_value = f"sha256:{'b' * 64}"
+    history.raw.put_executions([execution])
+    store = history.store()
+    pins.pin(store, store.artifact(made["model"]), "good")
+    (item,) = found(history).of(What.ENVIRONMENT)
+    assert (item.path.name, item.size_bytes) == (f"{'a' * 64}.txt", 9)
+    deleted(history)
+    assert {each.name for each in folder.iterdir()} == {f"{'b' * 64}.txt", "notes.txt"}
 
 
 def test_a_list_of_sources_that_is_broken_gets_a_sentence(tmp_path: Path) -> None:
@@ -501,8 +524,8 @@ CHILD = """
 import os, shutil, signal, sys
 from pathlib import Path
 from penstock.pipelines import housekeeping
-from penstock.pipelines.metadata import Store
-from penstock.pipelines.retention import Policy
+from penstock.pipelines.metadata import RunState, Store
+from penstock.pipelines.retention import Policy, Why
 
 root, kill_at = Path(sys.argv[1]), int(sys.argv[2])
 points = 0
@@ -594,6 +617,36 @@ def test_a_deletion_may_be_killed_anywhere(tmp_path: Path) -> None:
     assert points > 30
     for point in range(1, points + 1):
         check_killed(tmp_path / str(point), point)
+
+
+def test_what_a_killed_run_left_is_put_right_before(tmp_path: Path) -> None:
+    """Else it would count as going on, and be kept, until the next run."""
+    root, started = tmp_path / "root", tmp_path / "started"
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from penstock.pipelines.run import run\n"
+        "from penstock.pipelines.runners import LocalRunner\n"
+        "from tests.pipelines.toys import waiting\n"
+        "run(waiting(Path(sys.argv[2])), sys.argv[1], runner=LocalRunner())\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, root, started],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    ) as child:
+        while not started.exists() and child.poll() is None:
+            time.sleep(0.01)
+        child.kill()
+    store = Store(f"sqlite:///{root / 'metadata.sqlite'}")
+    later = time.time() + 1
+    (kept,) = find_garbage(store, root, NOTHING, now=later).kept
+    assert kept.reason.why is Why.RUNNING
+    delete_garbage(store, root, NOTHING, now=later)
+    (ended,) = store.runs()
+    assert ended.state is RunState.ABANDONED
+    assert [each.is_deleted for each in store.artifacts()] == [True]
+    assert find_garbage(store, root, NOTHING, now=later).items == ()
+    assert list((root / ".penstock" / "runs").iterdir()) == []
 
 
 # Afterwards ------------------------------------------------------------------------

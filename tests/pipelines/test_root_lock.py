@@ -193,7 +193,7 @@ def test_runs_lose_nothing_while_somebody_deletes_again_and_again(
     (tmp_path / "serving" / ".penstock").mkdir(parents=True)
     runners = [
         subprocess.Popen(
-            [sys.executable, "-c", RUNNER, tmp_path, "20"],
+            [sys.executable, "-c", RUNNER, tmp_path, "8"],
             env={**os.environ, "PYTHONPATH": os.getcwd()},
             stderr=subprocess.PIPE,
             text=True,
