@@ -732,7 +732,11 @@ class Store:
         found = self._find_external(artifact, type_id)
         if found is not None:
             return found
-        content = hashlib.sha256(f"{artifact.uri}\0{artifact.digest}".encode())
+        # The name is the same in every process, so that only one of them makes it;
+        # another after each that was deleted.
+        deleted = sum(each.is_deleted for each in self.artifacts_at(artifact.uri))
+        said = f"{artifact.uri}\0{artifact.digest}\0{deleted or ''}"
+        content = hashlib.sha256(said.rstrip("\0").encode())
         name = f"{type(artifact).TYPE_NAME}:{content.hexdigest()}"
         proto = self._artifact_proto(artifact, name, is_external=True)
         try:

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.import_time import HEAVY
 from penstock.pipelines.pipeline import Pipeline
-from penstock.pipelines.run import run
+from penstock.pipelines.run import RunResult, run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.errors import ComponentFailed
 from tests.conftest import Said
@@ -32,10 +32,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("root")
     serving = folder / "serving"
     run(toy(serving_dir=serving), folder, runner=LocalRunner())
-    run(toy(good=False), folder, runner=LocalRunner())
+    run_anew(toy(good=False), folder)
     with pytest.raises(ComponentFailed):
-        run(toy(fail=True), folder, runner=LocalRunner())
+        run_anew(toy(fail=True), folder)
     return folder
+
+
+def run_anew(pipeline: Pipeline, folder: Path) -> RunResult:
+    """Run a pipeline whatever was run before."""
+    names = [each.name for each in pipeline.components]
+    return run(pipeline, folder, runner=LocalRunner(), force=names)
 
 
 # run -----------------------------------------------------------------------------
@@ -811,8 +817,7 @@ def test_a_version_is_blocked_and_its_bytes_are_not_pushed_again(
     fit = Fit(examples=make.examples)
     bless = Bless(model=fit.model)
     push = Push(model=fit.model, blessing=bless.blessing)
-    pipeline = Pipeline("again", [make, fit, bless, push])
-    result = run(pipeline, own, runner=LocalRunner())
+    result = run_anew(Pipeline("again", [make, fit, bless, push]), own)
     told = penstock("show", "last", "--root", own)
     again = result.artifact(fit.model)
     assert (
