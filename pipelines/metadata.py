@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import fcntl
+import hashlib
 import itertools
 import json
+import logging
 import math
 import numbers
 import os
 import re
-import struct
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
+from penstock.pipelines.escaping import without_backslashes
+from penstock.pipelines.logins import Login, Refused, alone
+from penstock.pipelines.sqlite_file import is_other_database, turn
 from penstock.schemas.artifacts import (
     ARTIFACT_TYPES,
     Artifact,
+    ArtifactState,
     Examples,
     ExternalArtifact,
     PropertyValue,
@@ -223,89 +226,106 @@ class Store:
     ) -> None:
         self.url = url
         self.wait_seconds = wait_seconds
+        self._where = f"The lineage store '{_without_password(url)}'"
         self._lock = threading.RLock()
-        config = _connection(url, create=create)
-        path = sqlite_path(url)
-        if path is not None and _is_other_database(path):
+        self._path = sqlite_path(url)
+        self._config, self._login = _connection(url, create=create)
+        if self._path is not None and is_other_database(self._path):
             raise MetadataError(
-                f"The lineage store '{url}' is an SQLite database with other tables, "
-                "no ML Metadata store. Name another store."
+                f"{self._where} is an SQLite database with other tables, no ML "
+                "Metadata store. Name another store."
             )
+        self._mlmd: metadata_store.MetadataStore = None
+        self._patiently(self._connect)
         # The import is here, where a store is opened, and nowhere on the way.
-        from ml_metadata.metadata_store import metadata_store
         from ml_metadata.proto import metadata_store_pb2
 
         self._pb = metadata_store_pb2
-        self._mlmd: metadata_store.MetadataStore = None
-        self._mlmd = self._patiently(lambda: metadata_store.MetadataStore(config))
         self._type_ids: dict[str, int] = {}
         self._types: dict[int, str] = {}
         self._contexts: dict[tuple[str, str], metadata_store_pb2.Context] = {}
 
+    def _connect(self) -> None:
+        """Connect to the store, or connect anew."""
+        from ml_metadata.metadata_store import metadata_store
+
+        with self._alone():
+            self._mlmd = metadata_store.MetadataStore(self._config)
+        if self._login is not None and self._login.scheme == "postgresql":
+            self._mlmd._call_method = without_backslashes(self._mlmd._call_method)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Be the only process that makes tables or types, if the store is on a server.
+
+        Raises:
+            MetadataError: If the server does not let one in.
+        """
+        try:
+            with nullcontext() if self._login is None else alone(self._login):
+                yield
+        except Refused as refused:
+            raise MetadataError(f"{self._where} {refused}") from None
+
     def _patiently(self, call: Callable[[], _T]) -> _T:
         """Call, and call again while another process holds the store.
 
-        ml_metadata waits for a held SQLite file itself, for seconds on end and without
-        letting go of the interpreter: no signal, no other thread gets through. So it
-        is only called when nobody else holds the file.
+        The same if a server was lost or gave way to somebody else's transaction: then
+        nothing of the call was recorded.
         """
-        started = time.monotonic()
-        path = sqlite_path(self.url)
+        ends = time.monotonic() + self.wait_seconds
         while True:
-            is_late = time.monotonic() - started > self.wait_seconds
-            if path is not None and _is_held_elsewhere(path):
+            is_late = time.monotonic() > ends
+            try:
+                free = nullcontext(True) if self._path is None else turn(self._path)
+                with self._lock, free as is_free:
+                    if is_free:
+                        return call()
                 if is_late:
                     raise self._explained(_LOCKED)
-                time.sleep(0.02)
-                continue
+                time.sleep(0.002)
+            except MetadataError:
+                raise
+            except Exception as error:  # ml_metadata raises its own and RuntimeError
+                if self._login is not None and _is_lost(error):
+                    self._reconnect(ends, error)
+                elif is_late or not _is_passing(error):
+                    raise self._explained(str(error)) from error
+                else:
+                    time.sleep(0.02)
+
+    def _reconnect(self, ends: float, error: Exception) -> None:
+        """Connect anew: a second call without a connection would end the process."""
+        while time.monotonic() < ends:
             try:
                 with self._lock:
-                    return call()
-            except Exception as error:  # ml_metadata raises its own and RuntimeError
-                text = str(error)
-                if _is_locked(text) and not is_late:
-                    time.sleep(0.02)
-                    continue
-                raise self._explained(text) from error
+                    return self._connect()
+            except Exception as refused:  # the server may be there only in parts
+                error = refused
+                time.sleep(0.2)
+        raise MetadataError(
+            f"{self._where} was lost, and was not there again within "
+            f"{self.wait_seconds:g} s. Start the server and run again."
+        ) from error
 
     def _explained(self, text: str) -> MetadataError:
-        where = f"The lineage store '{_without_password(self.url)}'"
+        said = _shortened(" ".join(text.split()))
         newer = re.search(r"database version (\d+) is greater .* version (\d+)", text)
         if newer:
             return MetadataError(
-                f"{where} was written by a newer ml-metadata (its schema is version "
-                f"{newer[1]}, this one reads up to {newer[2]}). Upgrade ml-metadata, "
-                "or name another store."
+                f"{self._where} was written by a newer ml-metadata (its schema is "
+                f"version {newer[1]}, this one reads up to {newer[2]}). Upgrade "
+                "ml-metadata, or name another store."
             )
-        if _is_locked(text):
-            return MetadataError(
-                f"{where} is held by another process for more than "
-                f"{self.wait_seconds:g} s. Wait for that process, or allow more time "
-                "with --store-wait."
-            )
-        if "unable to open database file" in text:
-            return MetadataError(
-                f"{where} cannot be opened: its folder is missing or not readable. "
-                "Check the path."
-            )
-        if "not a database" in text:
-            return MetadataError(
-                f"{where} is a file of another kind, no SQLite database. Name another "
-                "store."
-            )
-        if "readonly database" in text or "read-only" in text:
-            return MetadataError(
-                f"{where} cannot be written. Give yourself the right to write it, or "
-                "name another store."
-            )
-        if "disk is full" in text or "disk I/O error" in text:
-            return MetadataError(
-                f"{where} cannot be written: its disk is full or fails. Free some "
-                "space and run again."
-            )
+        for words, explanation in _EXPLANATIONS.items():
+            if any(each in text for each in words):
+                return MetadataError(
+                    f"{self._where} "
+                    + explanation.format(seconds=self.wait_seconds, said=said)
+                )
         return MetadataError(
-            f"{where} refused a call: {' '.join(text.split())} Check that the server "
-            "or file is there and is an ML Metadata store."
+            f"{self._where} refused a call: {said} Check that the server or file is "
+            "there and is an ML Metadata store."
         )
 
     # Types ---------------------------------------------------------------------
@@ -319,12 +339,27 @@ class Store:
                 proto.properties[name] = names[python]
             if kind.BASE_TYPE:
                 proto.base_type = getattr(self._pb.ArtifactType, kind.BASE_TYPE)
-            self._type_ids[key] = self._patiently(
-                lambda: self._mlmd.put_artifact_type(
-                    proto, can_add_fields=True, can_omit_fields=True
+            self._type_ids[key] = self._put_type("artifact", proto)
+        return self._type_ids[key]
+
+    def _put_type(self, kind: str, proto: Any) -> int:
+        """Return the number of a type, made or extended if the store lacks it."""
+        if self._login is not None:
+            get = f"get_{kind}_types"
+            known = self._patiently(lambda: getattr(self._mlmd, get)())
+            wanted = set(proto.properties.items())
+            for each in known:
+                if each.name == proto.name and wanted <= set(each.properties.items()):
+                    return int(each.id)
+        put = f"put_{kind}_type"
+        with self._alone():
+            return int(
+                self._patiently(
+                    lambda: getattr(self._mlmd, put)(
+                        proto, can_add_fields=True, can_omit_fields=True
+                    )
                 )
             )
-        return self._type_ids[key]
 
     def _component_type(self, component: Component) -> int:
         cls = type(component)
@@ -337,11 +372,7 @@ class Store:
             proto = self._pb.ExecutionType(name=name)
             if base_type:
                 proto.base_type = getattr(self._pb.ExecutionType, base_type)
-            self._type_ids[key] = self._patiently(
-                lambda: self._mlmd.put_execution_type(
-                    proto, can_add_fields=True, can_omit_fields=True
-                )
-            )
+            self._type_ids[key] = self._put_type("execution", proto)
         return self._type_ids[key]
 
     def _context_proto(self, kind: str, name: str) -> metadata_store_pb2.Context:
@@ -349,11 +380,7 @@ class Store:
         key = f"context {kind}"
         if key not in self._type_ids:
             proto = self._pb.ContextType(name=kind)
-            self._type_ids[key] = self._patiently(
-                lambda: self._mlmd.put_context_type(
-                    proto, can_add_fields=True, can_omit_fields=True
-                )
-            )
+            self._type_ids[key] = self._put_type("context", proto)
         return self._pb.Context(type_id=self._type_ids[key], name=name)
 
     def _context(
@@ -382,13 +409,20 @@ class Store:
         try:
             self._patiently(call)
         except MetadataError as error:
-            if "already exists" not in str(error.__cause__):
+            if not _is_taken(error):
                 raise
 
     def _find_context(self, kind: str, name: str) -> metadata_store_pb2.Context | None:
-        return self._patiently(
+        found = self._patiently(
             lambda: self._mlmd.get_context_by_type_and_name(kind, name)
         )
+        if found is not None and found.name != name:
+            raise MetadataError(
+                f"{self._where} does not tell '{name}' from '{found.name}', which it "
+                "has. Make the database with a collation that does (COLLATE "
+                "utf8mb4_bin), or use another name."
+            )
+        return found
 
     def _contexts_of(
         self, pipeline: str, run_id: str, component: str
@@ -694,17 +728,31 @@ class Store:
 
     def _put_external(self, artifact: Artifact) -> int:
         """Record an artifact that no execution here made; return its number."""
+        type_id = self._artifact_type(type(artifact))
+        found = self._find_external(artifact, type_id)
+        if found is not None:
+            return found
+        content = hashlib.sha256(f"{artifact.uri}\0{artifact.digest}".encode())
+        name = f"{type(artifact).TYPE_NAME}:{content.hexdigest()}"
+        proto = self._artifact_proto(artifact, name, is_external=True)
+        try:
+            return int(self._patiently(lambda: self._mlmd.put_artifacts([proto]))[0])
+        except MetadataError as error:
+            found = self._find_external(artifact, type_id)
+            if found is None or not _is_taken(error):
+                raise
+            return found  # another process made the same one in between
+
+    def _find_external(self, artifact: Artifact, type_id: int) -> int | None:
         same_place = self._patiently(
             lambda: self._mlmd.get_artifacts_by_uri(artifact.uri)
         )
-        type_id = self._artifact_type(type(artifact))
         for proto in same_place:
-            digest = proto.custom_properties["digest"].string_value
-            if proto.type_id == type_id and digest == artifact.digest:
+            found = self._artifact(proto)
+            is_same = found.uri == artifact.uri and found.digest == artifact.digest
+            if is_same and proto.type_id == type_id and not found.is_deleted:
                 return int(proto.id)
-        name = f"{type(artifact).TYPE_NAME}:{artifact.uri}:{uuid.uuid4()}"
-        proto = self._artifact_proto(artifact, name, is_external=True)
-        return int(self._patiently(lambda: self._mlmd.put_artifacts([proto]))[0])
+        return None
 
     def _artifact_proto(
         self, artifact: Artifact, name: str, *, is_external: bool
@@ -731,7 +779,7 @@ class Store:
             try:
                 if typed is not None and not isinstance(value, typed):
                     raise TypeError(f"it takes {typed.__name__}")
-                _set(slots[key], value)
+                _set(slots[key], value, is_typed=typed is not None)
             except (TypeError, ValueError) as error:
                 raise PipelineError(
                     f"Property '{key}' of '{artifact.source or artifact.uri}' is "
@@ -739,6 +787,23 @@ class Store:
                     f"{error}. Set text, a number, or a list or dict of them."
                 ) from error
         return proto
+
+    def set_artifact_state(
+        self, artifacts: Iterable[Artifact], state: ArtifactState
+    ) -> None:
+        """Record in one transaction how artifacts of the store stand.
+
+        Args:
+            artifacts: The artifacts, which are given that state themselves too.
+            state: How they stand from now on.
+        """
+        changed = {each.id: each for each in artifacts if each.id is not None}
+        protos = self._artifact_protos(changed)
+        for proto in protos.values():
+            proto.state = self._pb.Artifact.State.Value(state.name)
+        self._patiently(lambda: self._mlmd.put_artifacts(list(protos.values())))
+        for artifact in changed.values():
+            artifact.state = state
 
     # Reading -------------------------------------------------------------------
 
@@ -771,13 +836,17 @@ class Store:
             for values in (proto.properties, proto.custom_properties)
             for key, value in values.items()
         }
-        return kind(
+        artifact = kind(
             proto.uri,
             properties=properties,
             digest=str(properties.get("digest", "")),
             id=int(proto.id),
             records=self,
         )
+        state = self._pb.Artifact.State.Name(proto.state)
+        if state in ArtifactState.__members__:
+            artifact.state = ArtifactState[state]
+        return artifact
 
     def kind(self, name: str) -> type[Artifact]:
         """Return the class that stands for an artifact type of the store.
@@ -1037,19 +1106,36 @@ class Store:
         return self._records(sorted(protos, key=_by_id), known)
 
     def first_producers(self, artifacts: Iterable[Artifact]) -> set[int]:
-        """Return the numbers of the executions that first wrote these artifacts.
+        """Return the numbers of the executions that first wrote these artifacts."""
+        return set(self._first_writers(artifacts).values())
+
+    def first_records(
+        self, artifacts: Iterable[Artifact]
+    ) -> dict[int, ExecutionRecord]:
+        """Return what first wrote each of these artifacts, by the artifact's number.
+
+        What nothing wrote is left out.
+        """
+        writers = self._first_writers(artifacts)
+        records = {each.id: each for each in self.executions_by_id(writers.values())}
+        return {id: records[each] for id, each in writers.items() if each in records}
+
+    def _first_writers(self, artifacts: Iterable[Artifact]) -> dict[int, int]:
+        """Return the execution that first wrote each artifact, by its number.
 
         Cached executions stand for what an earlier one wrote. Artifacts say which that
         was: an artifact that every run reads has more events than can be looked through
         for it. Only those that TFX wrote, or an older penstock, do not.
         """
-        found = set()
+        found: dict[int, int] = {}
         silent = []
         for each in artifacts:
             said = each.properties.get("penstock_execution")
+            if each.id is None:
+                continue
             if isinstance(said, int | float):
-                found.add(int(said))
-            elif each.id is not None and not _is_from_outside(each):
+                found[each.id] = int(said)
+            elif not _is_from_outside(each):
                 silent.append(each.id)
         first: dict[int, tuple[int, int]] = {}
         for event in self._events_of(silent):
@@ -1057,7 +1143,7 @@ class Store:
                 mark = (int(event.milliseconds_since_epoch), int(event.execution_id))
                 id = int(event.artifact_id)
                 first[id] = min(first.get(id, mark), mark)
-        return found | {execution for _, execution in first.values()}
+        return found | {id: execution for id, (_, execution) in first.items()}
 
     def readers(self, artifacts: Iterable[Artifact]) -> dict[int, set[str]]:
         """Return the keys under which artifacts were read, by number of execution."""
@@ -1508,41 +1594,80 @@ def traceback_tail(text: str) -> str:
     return "\n".join(text.rstrip().splitlines()[-_TRACEBACK_LINES:])
 
 
-def _set(slot: metadata_store_pb2.Value, value: PropertyValue) -> None:
+def _set(
+    slot: metadata_store_pb2.Value, value: PropertyValue, *, is_typed: bool = False
+) -> None:
+    """Put a value where the store keeps it as it is.
+
+    What a column would change or refuse goes into a struct, as TFX has it for what
+    is no number and no text; a typed property has no choice.
+    """
     if isinstance(value, numbers.Integral):  # NumPy's among them
-        slot.int_value = int(value)
+        # MySQL and PostgreSQL have 32 bits, and a struct's numbers 53.
+        if is_typed or -(2**31) <= value < 2**31:
+            slot.int_value = int(value)
+        else:
+            _wrap(slot, {"__int__": str(int(value))})
     elif isinstance(value, numbers.Real):
         # SQL has no NaN: stored as one, it would come back as nothing.
-        if math.isfinite(value):
+        if not math.isfinite(value):
+            slot.string_value = str(float(value))
+        elif is_typed or _is_kept(float(value)):
             slot.double_value = float(value)
         else:
-            slot.string_value = str(float(value))
+            _wrap(slot, {"__value__": float(value)})
     elif isinstance(value, str):
         # Text that is not UTF-8 (undecodable file names) must not fail the record, and
         # SQLite ends text at a NUL.
-        text = value.encode("utf-8", "backslashreplace").decode()
-        slot.string_value = text.replace("\0", "\\x00")
+        text = value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+        if text == "__MLMD_NULL__" and not is_typed:  # its word for nothing at all
+            _wrap(slot, {"__value__": text})
+        else:
+            slot.string_value = text
     elif isinstance(value, dict | list | tuple):
         # TFX wraps what is no dict.
-        slot.struct_value.Clear()
-        wrapped = value if isinstance(value, dict) else {"__value__": list(value)}
-        slot.struct_value.update(wrapped)
+        _wrap(slot, value if isinstance(value, dict) else {"__value__": list(value)})
     else:
         raise TypeError("the store has no such kind of value")
+
+
+def _wrap(slot: metadata_store_pb2.Value, value: dict[str, Any]) -> None:
+    slot.struct_value.Clear()
+    slot.struct_value.update(value)
+
+
+def _is_kept(value: float) -> bool:
+    """Whether a number is the same after ml_metadata has written it into SQL.
+
+    It writes six decimals (std::to_string), SQLite gives back fifteen digits, and
+    MySQL takes no more than 65.
+    """
+    return abs(value) < 1e15 and float(f"{float(f'{value:f}'):.15g}") == value
 
 
 def _get(slot: metadata_store_pb2.Value) -> PropertyValue:
     which = slot.WhichOneof("value")
     if which == "struct_value":
-        from google.protobuf import json_format
-
-        plain = json_format.MessageToDict(slot.struct_value)
+        plain = _unwrapped(slot)
+        if "__int__" in plain:
+            return int(plain["__int__"])
         inner: PropertyValue = plain.get("__value__", plain)
         return inner
     if which is None:
         return ""
     value: PropertyValue = getattr(slot, which)
     return value
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return what a struct holds; json_format would refuse NaN."""
+    which = value.WhichOneof(value.DESCRIPTOR.oneofs[0].name)
+    if which == "struct_value":
+        fields = value.struct_value.fields
+        return {key: _unwrapped(each) for key, each in fields.items()}
+    if which == "list_value":
+        return [_unwrapped(each) for each in value.list_value.values]
+    return None if which == "null_value" else getattr(value, which)
 
 
 def _number(value: object) -> float | None:
@@ -1602,74 +1727,105 @@ def _path(event: metadata_store_pb2.Event) -> list[tuple[str, int]]:
 
 _LOCKED = "database is locked"
 
+_HELD = (_LOCKED, "database table is locked", "Concurrent writes aborted")
 
-def _is_locked(text: str) -> bool:
-    return any(
-        each in text
-        for each in (_LOCKED, "database table is locked", "Concurrent writes aborted")
-    )
+# What ml_metadata or the database says, and what penstock says of it.
+_EXPLANATIONS = {
+    _HELD: (
+        "is held by another process for more than {seconds:g} s. Wait for that "
+        "process, or allow more time with --store-wait."
+    ),
+    ("unable to open database file",): (
+        "cannot be opened: its folder is missing or not readable. Check the path."
+    ),
+    ("not a database",): (
+        "is a file of another kind, no SQLite database. Name another store."
+    ),
+    ("readonly database", "read-only", "permission denied", "command denied"): (
+        "cannot be written. Give yourself the right to write it, or name another store."
+    ),
+    ("disk is full", "disk I/O error"): (
+        "cannot be written: its disk is full or fails. Free some space and run again."
+    ),
+    ("concurrent connection to the empty database", "no MLMDEnv version exist"): (
+        "is half made: whoever made its tables was killed at it. Drop the database and "
+        "create it again."
+    ),
+    ("value too long for type", "Data too long for column"): (
+        "takes names of at most 255 bytes: {said} Shorten the name."
+    ),
+}
 
 
-# SQLite's lock bytes: pending, reserved, and 510 of which readers take one.
-_LOCK_BYTES = (0x40000000, 512)
-
-# One descriptor per SQLite file, never closed: closing any descriptor of a file drops
-# all locks that this process holds on it, those of ml_metadata among them.
-_DESCRIPTORS: dict[tuple[int, int], int] = {}
-_DESCRIPTORS_LOCK = threading.Lock()
+def _is_passing(error: Exception) -> bool:
+    """Whether a call fails only because of what others do just now."""
+    if type(error).__name__ == "AbortedError":
+        return True
+    return re.search(_PASSING, str(error)) is not None
 
 
-def _descriptor(path: Path) -> tuple[int | None, bool]:
-    """Return this process's descriptor of an SQLite file, and whether it is new."""
+_PASSING = "|".join(
+    [
+        *_HELD,
+        *("[Dd]eadlock", "could not serialize access", "Lock wait timeout"),
+        # PostgreSQL, where two processes make the same context at once.
+        "current transaction is aborted",
+    ]
+)
+
+
+def _is_taken(error: MetadataError) -> bool:
+    """Whether a call failed because the name that it gives is given already."""
+    words = "already exists|[Dd]uplicate (key|entry)"
+    return re.search(words, str(error.__cause__)) is not None
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether a call fails because there is no connection to the server any more."""
+    if type(error).__name__ == "UnavailableError":
+        return True
+    return re.search(_LOST, str(error)) is not None
+
+
+_LOST = "|".join(
+    [
+        *("Lost connection", "server has gone away", "mysql_real_connect failed"),
+        *("terminating connection", "server closed the connection"),
+        *("connection pointer is NULL", r"PostgreSQL metadata source error:\s*$"),
+    ]
+)
+
+
+def _shortened(text: str, most: int = 500) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} … {text[-most // 2 :]}"
+
+
+def _load_quietly() -> None:
+    """Load ml_metadata such that it keeps to itself what it otherwise prints."""
+    # Every connection to PostgreSQL, and every error, which it raises too.
+    level = "GLOG_minloglevel"
+    is_ours = level not in os.environ
+    if is_ours:
+        os.environ[level] = "3"
     try:
-        status = os.stat(path)
-        key = (status.st_dev, status.st_ino)
-        with _DESCRIPTORS_LOCK:
-            is_new = key not in _DESCRIPTORS
-            if is_new:
-                _DESCRIPTORS[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            return _DESCRIPTORS[key], is_new
-    except OSError:
-        return None, False  # not there yet, or not readable: opening it says so
+        import ml_metadata  # noqa: F401
+    finally:
+        if is_ours:
+            del os.environ[level]
+    logging.getLogger("absl").addFilter(_is_worth_a_line)
 
 
-def _is_held_elsewhere(path: Path) -> bool:
-    """Return whether another process reads or writes an SQLite file just now."""
-    if sys.platform != "linux":
-        return False
-    descriptor, _ = _descriptor(path)
-    if descriptor is None:
-        return False
-    layout = "hhqqi"  # struct flock of Linux
-    wanted = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, *_LOCK_BYTES, 0)
-    found = fcntl.fcntl(descriptor, fcntl.F_GETLK, wanted)
-    return bool(struct.unpack(layout, found)[0] != fcntl.F_UNLCK)
-
-
-def _is_other_database(path: Path) -> bool:
-    """Return whether an SQLite file holds tables, but none of ML Metadata.
-
-    Looked at once per process, before ml_metadata holds locks on it. ml_metadata itself
-    would put its tables beside the others.
-    """
-    import sqlite3
-
-    _, is_new = _descriptor(path)
-    if not is_new:
-        return False
-    # Immutable: without locks, which another process may hold.
-    uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
-    try:
-        with closing(sqlite3.connect(uri, uri=True)) as database:
-            rows = database.execute("SELECT name FROM sqlite_master").fetchall()
-    except sqlite3.DatabaseError:
-        return False  # no database at all: opening it says so
-    names = {name for (name,) in rows}
-    return bool(names) and not names & {"MLMDEnv", "Artifact"}
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Whether a line is no connection, password included, and no error raised too."""
+    beginnings = ("ConnectionConfig", "mlmd client", "%s failed after retrying")
+    return not str(record.msg).startswith(beginnings)
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"//([^:/@]*):[^@]*@", r"//\1:…@", url)
+    hidden = re.sub(r"//([^:/@]*):.*@", r"//\1:…@", url)
+    return re.sub(r"(://[^?#]*[?#]).*", r"\1…", hidden)
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -1679,15 +1835,19 @@ def sqlite_path(url: str) -> Path | None:
     return Path(unquote(url.removeprefix("sqlite:///")))
 
 
-def _connection(url: str, *, create: bool) -> metadata_store_pb2.ConnectionConfig:
-    """Return the connection that a URL describes.
+def _connection(
+    url: str, *, create: bool
+) -> tuple[metadata_store_pb2.ConnectionConfig, Login | None]:
+    """Return the connection that a URL describes, and the login if it is to a server.
 
     Raises:
         MetadataError: If it describes none, or an SQLite file that is not there.
     """
+    _load_quietly()
     from ml_metadata.proto import metadata_store_pb2
 
     config = metadata_store_pb2.ConnectionConfig()
+    config.retry_options.max_num_retries = 1  # the store itself tries again
     path = sqlite_path(url)
     if path is not None:
         if not create and not path.is_file():
@@ -1697,41 +1857,77 @@ def _connection(url: str, *, create: bool) -> metadata_store_pb2.ConnectionConfi
             )
         if create:
             _make_folder(path)
-        config.retry_options.max_num_retries = 1  # the store itself tries again
         config.sqlite.filename_uri = str(path)
         config.sqlite.connection_mode = (
             metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
         )
-        return config
+        return config, None
     if url == "sqlite://":
         config.fake_database.SetInParent()
-        return config
-    parts = urlsplit(url)
-    database = unquote(parts.path.lstrip("/"))
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise _no_store(url) from error
-    if parts.scheme == "grpc" and parts.hostname and port:
+        return config, None
+    login = _server(url)
+    if login.scheme == "grpc":
         client = metadata_store_pb2.MetadataStoreClientConfig()
-        client.host = parts.hostname
-        client.port = port
-        return client
-    if parts.scheme == "mysql" and parts.hostname and database:
-        config.mysql.host = parts.hostname
-        config.mysql.port = port or 3306
-        config.mysql.database = database
-        config.mysql.user = unquote(parts.username or "")
-        config.mysql.password = unquote(parts.password or "")
-        return config
-    if parts.scheme in ("postgresql", "postgres") and parts.hostname and database:
-        config.postgresql.host = parts.hostname
-        config.postgresql.port = str(port or 5432)
-        config.postgresql.dbname = database
-        config.postgresql.user = unquote(parts.username or "")
-        config.postgresql.password = unquote(parts.password or "")
-        return config
-    raise _no_store(url)
+        client.host, client.port = login.host, login.port
+        client.channel_arguments.max_receive_message_length = -1  # any answer
+        return client, login
+    # Databases are made by whoever knows how: with letters that differ by case.
+    if login.scheme == "mysql":
+        config.mysql.host, config.mysql.port = login.host, login.port
+        config.mysql.user, config.mysql.password = login.user, login.password
+        # Written into SQL as it is.
+        config.mysql.database = f"`{login.database.replace('`', '``')}`"
+        config.mysql.skip_db_creation = True
+    else:
+        # Written into libpq's connection string as they are.
+        config.postgresql.host = _in_quotes(login.host)
+        config.postgresql.port = str(login.port)
+        config.postgresql.dbname = _in_quotes(login.database)
+        config.postgresql.user = _in_quotes(login.user)
+        config.postgresql.password = _in_quotes(login.password)
+        config.postgresql.skip_db_creation = True
+    return config, login
+
+
+_PORTS = {"mysql": 3306, "postgresql": 5432}
+
+
+def _server(url: str) -> Login:
+    """Return what a URL says of a server.
+
+    Raises:
+        MetadataError: If it names none.
+    """
+    try:
+        parts = urlsplit(url)
+        scheme = "postgresql" if parts.scheme == "postgres" else parts.scheme
+        login = Login(
+            scheme,
+            parts.hostname or "",
+            parts.port or _PORTS.get(scheme, 0),
+            user=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            database=unquote(parts.path.lstrip("/")),
+        )
+    except ValueError as error:  # a port that is none
+        raise _no_store(url) from error
+    named = bool(login.user), bool(login.database)
+    wanted = {"grpc": (False, False)}.get(scheme, (True, True))
+    is_known = scheme == "grpc" or scheme in _PORTS
+    if not (is_known and login.host and login.port and named == wanted):
+        raise _no_store(url)
+    if parts.query or parts.fragment:
+        raise MetadataError(
+            f"'{_without_password(url)}' has options ('?' or '#'), and lineage stores "
+            "take none. Leave them out; in a password, '?' and '#' are written %3F "
+            "and %23."
+        )
+    return login
+
+
+def _in_quotes(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _no_store(url: str) -> MetadataError:
@@ -1750,3 +1946,7 @@ def _make_folder(path: Path) -> None:
             f"The lineage store '{path}' cannot be made: {error.strerror}: "
             f"'{error.filename}'. Choose a folder that you may write to."
         ) from error
+    # Empty for now, so that processes take turns from the first moment. Where it
+    # cannot be made, opening it says so.
+    with suppress(OSError):
+        path.touch(exist_ok=False)

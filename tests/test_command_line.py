@@ -872,7 +872,7 @@ def test_only_models_are_blessed(own: Path, penstock: Callable[..., Said]) -> No
 
 VERBS = [
     *("run", "evaluate", "runs", "show", "logs", "artifacts", "lineage", "bless"),
-    *("impact", "diff", "versions"),
+    *("impact", "diff", "versions", "gc", "plan", "reproduce"),
 ]
 
 

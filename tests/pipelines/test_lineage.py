@@ -302,14 +302,26 @@ def test_an_artifact_without_a_number_is_not_in_the_store(store: Store) -> None:
     )
 
 
-def test_what_made_a_served_version(tmp_path: Path) -> None:
+def test_what_made_a_served_version(store_url: str, tmp_path: Path) -> None:
     serving = tmp_path / "serving"
-    first = run(toy(serving_dir=serving), tmp_path, runner=LocalRunner())
-    run(toy(rows=5, serving_dir=tmp_path / "other"), tmp_path, runner=LocalRunner())
+    first = run(
+        toy(serving_dir=serving), tmp_path, store=store_url, runner=LocalRunner()
+    )
+    run(
+        toy(rows=5, serving_dir=tmp_path / "other"),
+        tmp_path,
+        store=store_url,
+        runner=LocalRunner(),
+    )
     # All but the push is taken from the first run, and its lineage stays what it was.
-    again = run(toy(serving_dir=tmp_path / "third"), tmp_path, runner=LocalRunner())
+    again = run(
+        toy(serving_dir=tmp_path / "third"),
+        tmp_path,
+        store=store_url,
+        runner=LocalRunner(),
+    )
     assert again["Fit"].state is State.CACHED
-    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+    store = Store(store_url, create=False)
     made = lineage.made(store, serving, 1)
     assert {each.component for each in made.executions.values()} == {
         *("Make", "Check", "Fit", "Bless", "Push")
@@ -341,9 +353,9 @@ def test_a_served_version_says_itself_which_run_pushed_it(tmp_path: Path) -> Non
         assert lineage.pushed(store, serving, 1).id == expected
 
 
-def test_the_model_behind_a_pushed_one(tmp_path: Path) -> None:
-    result = run(toy(), tmp_path, runner=LocalRunner())
-    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+def test_the_model_behind_a_pushed_one(store_url: str, tmp_path: Path) -> None:
+    result = run(toy(), tmp_path, store=store_url, runner=LocalRunner())
+    store = Store(store_url, create=False)
     made = {name: each.outputs for name, each in result.executions.items()}
     model = made["Fit"]["model"]
     assert isinstance(model, Model)
@@ -359,9 +371,16 @@ def test_the_model_behind_a_pushed_one(tmp_path: Path) -> None:
     )
 
 
-def test_a_version_that_was_never_pushed_gets_a_sentence(tmp_path: Path) -> None:
-    run(toy(serving_dir=tmp_path / "serving"), tmp_path, runner=LocalRunner())
-    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+def test_a_version_that_was_never_pushed_gets_a_sentence(
+    store_url: str, tmp_path: Path
+) -> None:
+    run(
+        toy(serving_dir=tmp_path / "serving"),
+        tmp_path,
+        store=store_url,
+        runner=LocalRunner(),
+    )
+    store = Store(store_url, create=False)
     with pytest.raises(MetadataError) as raised:
         lineage.made(store, tmp_path / "serving", 2)
     assert str(raised.value) == (
