@@ -24,7 +24,8 @@ from penstock.pipelines.child import ENVIRONMENT
 from penstock.pipelines.disk import sync
 from penstock.schemas.artifacts import PropertyValue
 
-_PREFIX = "penstock_environment_"
+PREFIX = "penstock_environment_"
+"""How the names of these properties begin."""
 
 _GIT_SECONDS = 2.0
 
@@ -65,20 +66,20 @@ def capture(root: Path, code_dir: Path) -> dict[str, PropertyValue]:
         "variables": json.dumps(_variables(), sort_keys=True),
         **_commit(code_dir),
     }
-    return {f"{_PREFIX}{name}": value for name, value in said.items()}
+    return {f"{PREFIX}{name}": value for name, value in said.items()}
 
 
 def described(properties: Mapping[str, PropertyValue]) -> str:
     """Return in one line what an execution ran in; the empty string if not captured."""
-    if f"{_PREFIX}packages" not in properties:
+    if f"{PREFIX}packages" not in properties:
         return ""
     said = {
-        name: str(properties.get(f"{_PREFIX}{name}", ""))
+        name: str(properties.get(f"{PREFIX}{name}", ""))
         for name in ("packages", "python", "cpu", "cpu_count", "git_commit")
     }
     commit = said["git_commit"]
     if re.fullmatch(r"[0-9a-f]{40,}", commit):
-        is_dirty = properties.get(f"{_PREFIX}git_dirty") == 1
+        is_dirty = properties.get(f"{PREFIX}git_dirty") == 1
         commit = f"commit {commit[:12]}{' with changes' if is_dirty else ''}"
     return (
         f"{said['python']}, packages {said['packages'].removeprefix('sha256:')[:12]}, "

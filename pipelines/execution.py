@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.components.base import Canceled, Component, RunContext
-from penstock.pipelines import cache, logs
+from penstock.pipelines import cache, environment, logs
 from penstock.pipelines.code import Code
 from penstock.pipelines.commit import Commit, Places
 from penstock.pipelines.disk import sync_folder
@@ -174,6 +174,9 @@ class ActiveRun:
         if execution.fingerprint is not None:
             properties["penstock_fingerprint"] = execution.fingerprint.digest
             properties["penstock_parts"] = execution.fingerprint.text
+        if state is State.RUNNING and live.isolated:
+            folder = self.codes[live.name].folder
+            properties.update(environment.capture(self.root, folder))
         if state is State.RUNNING:
             properties["penstock_parameters"] = json.dumps(
                 {key: encoded(each) for key, each in live.parameters.items()}

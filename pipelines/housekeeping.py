@@ -327,7 +327,7 @@ class _Sorting:
         others: dict[int, str] = {}
         rest = [each for each in self._live if each not in self._reasons]
         for chunk in _chunks(rest, AT_ONCE):
-            writers = store.first_producers([self._live[each] for each in chunk])
+            writers = store.first_records([self._live[each] for each in chunk])
             for number in chunk:
                 writer, place = writers.get(number), self._places[number]
                 if writer is not None:

@@ -109,7 +109,7 @@ def unpin(store: Store, artifact: Artifact, reason: str) -> Pin:
 
 
 def _record(store: Store, action: str, artifact: Artifact, reason: str) -> None:
-    made_by = store.first_producers([artifact]).values()
+    made_by = store.first_records([artifact]).values()
     store.record_execution(
         EXECUTION_TYPE,
         component=COMPONENT,

@@ -193,7 +193,7 @@ class _Walk:
 
     def _models(self, artifact: Artifact | None) -> list[int]:
         if isinstance(artifact, PushedModel):
-            pushers = self.store.first_producers([artifact]).values()
+            pushers = self.store.first_records([artifact]).values()
             read = itertools.chain.from_iterable(
                 made for each in pushers for made in each.inputs.values()
             )
@@ -208,7 +208,7 @@ class _Walk:
             # A run that goes on may have recorded more since they were looked up.
             asked = [self.artifacts[each] for each in front if each in self.artifacts]
             for start in range(0, len(asked), AT_ONCE):
-                writers = self.store.first_producers(asked[start : start + AT_ONCE])
+                writers = self.store.first_records(asked[start : start + AT_ONCE])
                 for number, writer in writers.items():
                     self.executions[writer.id] = writer
                     for each in _linked(writer):
