@@ -245,7 +245,8 @@ def _runs(
             text = f"run {run.id} has not ended, or was killed and is not repaired yet"
             yield run, Reason(Why.RUNNING, text)
         elif before < policy.runs:
-            text = f"run {run.id} is one of the last {policy.runs} of '{run.pipeline}'"
+            which = "the last" if policy.runs == 1 else f"one of the last {policy.runs}"
+            text = f"run {run.id} is {which} of '{run.pipeline}'"
             yield run, Reason(Why.LAST, text)
         elif age < policy.younger_than_seconds:
             limit = _length(policy.younger_than_seconds)

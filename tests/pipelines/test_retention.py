@@ -226,7 +226,7 @@ def test_the_last_runs_of_each_pipeline_keep_what_they_read_and_wrote(
     history.execute(run_id, "Make", {}, cached={"examples": first["examples"]})
     history.execute(run_id, "Fail", {"model": [second["model"]]}, state="failed")
     kept = reasons(found(history, dataclasses.replace(NOTHING, runs=1)))
-    why = f"last runs: run {run_id} is one of the last 1 of 'p'"
+    why = f"last runs: run {run_id} is the last of 'p'"
     assert {each for each, text in kept.items() if text == why} == {
         first["examples"],
         second["model"],
@@ -238,6 +238,10 @@ def test_the_last_runs_of_each_pipeline_keep_what_they_read_and_wrote(
         second["examples"],
     }
     assert len(kept) == 3 + len(lone)
+    more = reasons(found(history, dataclasses.replace(NOTHING, runs=2)))
+    assert more[second["blessing"]] == (
+        "last runs: run run-1 is one of the last 2 of 'p'"
+    )
 
 
 def test_what_is_young_is_kept_however_old_what_it_took_is(tmp_path: Path) -> None:
