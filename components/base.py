@@ -58,8 +58,8 @@ def field(
         gate: For a verdict, whether the component only runs if it says yes; False for
             a component that wants to read the verdict, whatever it says.
         counts: For a parameter, whether another value asks for another execution;
-            False for the place of what `external_inputs` or `code_files` covers by
-            content.
+            False for the place of what `external_inputs` or `called_code` covers
+            by content.
     """
     if isinstance(default, list | dict):
         default = frozen(default, "A default")
@@ -108,7 +108,7 @@ class Retries:
         _check_seconds("Retries.backoff_seconds", self.backoff_seconds, least=0)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Options:
     """How a component is run, whatever it does.
 
@@ -144,6 +144,14 @@ class Options:
         for name in ("cache_ttl_seconds", "timeout_seconds"):
             if getattr(self, name) is not None:
                 _check_seconds(f"Options.{name}", getattr(self, name), or_none=True)
+
+    def __repr__(self) -> str:
+        given = [
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in dataclasses.fields(self)
+            if getattr(self, each.name) != each.default
+        ]
+        return f"Options({', '.join(given)})"
 
 
 def _check_seconds(
@@ -449,11 +457,13 @@ class Component(_Declared):
         """
         return ()
 
-    def code_files(self) -> tuple[tuple[Path, str], ...]:
-        """Name the files whose code `run` calls by path; override if it does.
+    def called_code(self) -> tuple[tuple[Path | str, str], ...]:
+        """Say what code `run` calls by a name or a path; override if it does.
+
+        Code that is imported, and functions among the parameters, need not be listed.
 
         Returns:
-            Paths, each with the name of what is called in it.
+            Files, or names of modules, each with the name of what is called in it.
         """
         return ()
 

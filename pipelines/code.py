@@ -168,12 +168,12 @@ class Reader:
             PipelineError: If a file that it reaches is no Python.
         """
         owners = (type(component), *_code_in(component.parameters))
-        files = component.code_files()
-        key = (owners, files)
+        called = component.called_code()
+        key = (owners, called)
         if key not in self._found:
             places = _Places()
             roots = [places.home(each) for each in owners]
-            roots += [(places.add_file(path), name) for path, name in files]
+            roots += [(places.add(place), name) for place, name in called]
             self._found[key] = _Walk(places, self).reach(roots)
         return self._found[key]
 
@@ -493,12 +493,18 @@ class _Places:
             self._always.add(top)
         return module, name
 
-    def add_file(self, path: Path) -> str:
-        """Make a file known as a module, with what lies beside it; return its name."""
-        name = path.stem
-        self._given[name] = path
-        self._folders.insert(0, str(path.parent.absolute()))
-        return name
+    def add(self, place: Path | str) -> str:
+        """Make a module known by its name, or a file with what lies beside it.
+
+        Returns:
+            The module's name.
+        """
+        if isinstance(place, str):
+            self._always.add(place.partition(".")[0])
+            return place
+        self._given[place.stem] = place
+        self._folders.insert(0, str(place.parent.absolute()))
+        return place.stem
 
     def file(self, module: str) -> tuple[Path, bool] | None:
         """Return a module's file and whether it is a package; None if not followed."""

@@ -41,7 +41,7 @@ from penstock.schemas.digests import folder_digest
 from penstock.schemas.errors import ComponentFailed, PenstockError
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Execution:
     """One component in one run: how it stands, or how it ended.
 
@@ -131,6 +131,7 @@ class ActiveRun:
         self.lock = threading.RLock()
         self.children: set[subprocess.Popen[bytes]] = set()
         self.temporary: dict[int, list[Path]] = {}
+        self.measured: list[Execution] = []  # that run in this process now
         self.threads: set[int] = set()  # those that are inside a component's run
         self.started: dict[int, float] = {}
 
@@ -522,15 +523,13 @@ def _measuring(execution: Execution, run: ActiveRun) -> Iterator[None]:
     """Measure processor time and sample the memory of this process meanwhile."""
     stop = threading.Event()
     before = time.process_time()
+    with run.lock:
+        run.measured.append(execution)
+        for each in run.measured:
+            each.shared = each.shared or len(run.measured) > 1
 
     def sample() -> None:
         while True:
-            running = [
-                each
-                for each in list(run.executions.values())
-                if each.state is State.RUNNING
-            ]
-            execution.shared = execution.shared or len(running) > 1
             execution.peak_memory_bytes = max(
                 execution.peak_memory_bytes, _memory_bytes()
             )
@@ -544,6 +543,8 @@ def _measuring(execution: Execution, run: ActiveRun) -> Iterator[None]:
     finally:
         stop.set()
         sampler.join()
+        with run.lock:
+            run.measured.remove(execution)
         execution.cpu_seconds = time.process_time() - before
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterable
 from typing import Protocol
 
 from penstock.components.base import Component, show_nothing_of_beam
@@ -73,17 +72,6 @@ class LocalRunner:
             working -= 1
 
 
-# Where the DoFns of graphs in this process find their live run and components: a
-# graph carries names only, because neither a store nor a lock can be pickled.
-_LIVE: dict[str, tuple[ActiveRun, dict[str, Component]]] = {}
-
-
-def _execute_named(name: str, run_id: str, waited_for: Iterable[str]) -> str:
-    run, components = _LIVE[run_id]
-    execute(components[name], run)
-    return name
-
-
 class BeamDagRunner:
     """Runs the pipeline as a Beam graph: one transform each, ordered by side inputs.
 
@@ -97,29 +85,25 @@ class BeamDagRunner:
         from apache_beam.options.pipeline_options import PipelineOptions
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+        from penstock.pipelines.beam_steps import Execute, findable
+
         show_nothing_of_beam()
         order = pipeline.ordered(run.names)
-        _LIVE[run.run_id] = (run, {each.name: each for each, _ in order})
-        try:
-            # Explicit empty options: Beam would read this program's command line.
-            options = PipelineOptions([])
-            with beam.Pipeline(runner=FnApiRunner(), options=options) as graph:
-                done: dict[str, beam.PCollection[str]] = {}
-                for component, names in order:
-                    name = component.name
-                    before = tuple(done[each] for each in names)
-                    waited_for = before | f"Wait for {name}" >> beam.Flatten(
-                        pipeline=graph
-                    )
-                    done[name] = (
-                        graph
-                        | f"Name {name}" >> beam.Create([name])
-                        | f"Execute {name}"
-                        >> beam.Map(
-                            _execute_named,
-                            run.run_id,
-                            waited_for=beam.pvalue.AsIter(waited_for),
-                        )
-                    )
-        finally:
-            del _LIVE[run.run_id]
+        # No arguments: Beam would read this program's command line. Its check of types
+        # takes no variable number of side inputs.
+        options = PipelineOptions([], pipeline_type_check=False)
+        with (
+            findable(run, (each for each, _ in order)),
+            beam.Pipeline(runner=FnApiRunner(), options=options) as graph,
+        ):
+            # One start for all, and no other transforms than the components: each
+            # costs Beam some 10 ms.
+            start = graph | beam.Impulse()
+            done: dict[str, beam.PCollection[str]] = {}
+            for component, names in order:
+                waited_for = (beam.pvalue.AsIter(done[each]) for each in names)
+                done[component.name] = (
+                    start
+                    | f"Execute {component.name}"
+                    >> beam.ParDo(Execute(component.name, run.run_id), *waited_for)
+                )

@@ -98,6 +98,16 @@ class Evaluator(Component):
 
     EXECUTION_TYPE = "tfx.components.evaluator.component.Evaluator"
     BASE_TYPE = "EVALUATE"
+    LIBRARIES = ("tensorflow-model-analysis", "tensorflow", "numpy")
+
+    def called_code(self) -> tuple[tuple[Path | str, str], ...]:
+        """Return the metrics that the eval_config takes from modules of the user's."""
+        return tuple(
+            (metric.module, metric.class_name)
+            for spec in self.eval_config.metrics_specs
+            for metric in spec.metrics
+            if metric.module
+        )
 
     def check(self) -> None:
         configs.check_eval_config(self.eval_config, f"{self.name}.eval_config")

@@ -3,7 +3,7 @@
 The file `flavor.json` beside the model's own files names a function that loads them:
 
     {"version": 1, "flavor": "python", "loader": "rides.scoring:load",
-     "columns": ["fare", "trip_miles"]}
+     "columns": ["fare", "trip_miles"], "code": "sha256:..."}
 
 Nothing that comes with a model is executed: the file can only name a function that the
 installed code has marked with `@model_loader`, and it is that function's business
@@ -13,12 +13,14 @@ which files it trusts.
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from penstock.schemas.artifacts import FLAVOR_FILE
+from penstock.schemas.digests import file_digest
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def write_flavor(model_dir: str | Path, *, loader: str, columns: Iterable[str]) 
     Raises:
         DataError: If there is no such function.
     """
-    resolved(f"write_flavor('{model_dir}')", loader)
+    found = resolved(f"write_flavor('{model_dir}')", loader)
     folder = Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
     said = {
@@ -74,8 +76,15 @@ def write_flavor(model_dir: str | Path, *, loader: str, columns: Iterable[str]) 
         "flavor": "python",
         "loader": loader,
         "columns": list(columns),
+        # So that a model whose loader was edited is another model.
+        "code": _digest(found),
     }
     (folder / FLAVOR_FILE).write_text(json.dumps(said, indent=2) + "\n", "utf-8")
+
+
+def _digest(loader: Callable[[Path], Any]) -> str:
+    file = inspect.getsourcefile(loader)
+    return "" if file is None else f"sha256:{file_digest(Path(file))}"
 
 
 @model_loader

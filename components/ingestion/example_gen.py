@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.components.base import Component, RunContext, output
+from penstock.components.base import Component, RunContext, field, output
 from penstock.components.ingestion import inputs
 from penstock.schemas.artifacts import Examples, ExternalArtifact
 from penstock.schemas.errors import DataError, PipelineError
@@ -35,7 +35,9 @@ class FileExampleGen(Component):
 
     BASE_TYPE = "PROCESS"
 
-    input_dir: Path | str
+    LIBRARIES = ("pyarrow",)
+
+    input_dir: Path | str = field(counts=False)
     pattern: str = "*"
     input_splits: Mapping[str, str] | None = None
     splits: Mapping[str, int] | ByHash | ByKey | ByTime | Stratified | None = None

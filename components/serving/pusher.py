@@ -7,7 +7,13 @@ from typing import Any, ClassVar
 
 from penstock.components.base import Component, RunContext, output
 from penstock.components.serving.load_check import check_loads
-from penstock.components.serving.version_dir import copy_folder, local_directory, push
+from penstock.components.serving.version_dir import (
+    copy_folder,
+    local_directory,
+    push,
+    verify,
+    versions,
+)
 from penstock.schemas.artifacts import (
     InfraBlessing,
     Model,
@@ -63,6 +69,27 @@ class Pusher(Component):
             local_directory(self.serving_dir)
         except ServingError as error:
             raise PipelineError(str(error)) from None
+
+    def why_stale(self) -> str:
+        """Say why a version that was pushed earlier does not stand for a new push.
+
+        Returns:
+            That it is gone, changed, or no longer the newest; or nothing.
+        """
+        number = int(str(self.pushed_model.properties["pushed_version"]))
+        directory = local_directory(self.serving_dir)
+        try:
+            found = [each.number for each in versions(directory)]
+            if number not in found:
+                return f"version {number} is no longer in '{directory}'"
+            if found[-1] != number:
+                return f"version {found[-1]} was pushed after version {number}"
+            changed = verify(directory, number)
+        except ServingError as error:
+            return f"version {number} cannot be looked at: {error}"
+        return (
+            f"version {number} is not as it was pushed: {changed[0]}" if changed else ""
+        )
 
     def run(self, context: RunContext) -> None:
         """Push the model.

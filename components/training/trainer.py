@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from penstock.components.base import Component, RunContext, output
+from penstock.components.base import Component, RunContext, field, output
 from penstock.components.training.data_accessor import DataAccessor
 from penstock.components.training.fn_args import FnArgs
 from penstock.schemas.artifacts import (
@@ -68,6 +68,7 @@ class Trainer(Component):
     isolated: ClassVar[bool] = True
     EXECUTION_TYPE: ClassVar[str] = "tfx.components.trainer.component.Trainer"
     BASE_TYPE: ClassVar[str | None] = "TRAIN"
+    LIBRARIES: ClassVar[tuple[str, ...]] = ("tensorflow", "keras", "numpy")
 
     examples: Examples
     schema: Schema | None = None
@@ -76,7 +77,7 @@ class Trainer(Component):
     statistics: ExampleStatistics | None = None
     anomalies: ExampleAnomalies | None = None
     train_fn: Callable[[FnArgs], None] | None = None
-    module_file: Path | None = None
+    module_file: Path | None = field(default=None, counts=False)
     train_steps: int | None = None
     eval_steps: int | None = None
     train_splits: tuple[str, ...] = ("train",)
@@ -112,6 +113,10 @@ class Trainer(Component):
                 f"{self.name}.seed is {self.seed}, which NumPy cannot take. Pass a "
                 "number from 0 to 2**32 - 1."
             )
+
+    def called_code(self) -> tuple[tuple[Path | str, str], ...]:
+        """Return the module file, with `run_fn`, if there is one."""
+        return () if self.module_file is None else ((self.module_file, "run_fn"),)
 
     def run(self, context: RunContext) -> None:
         """Call the train function; check and describe the model that it wrote."""

@@ -48,6 +48,7 @@ class ExampleValidator(Component):
 
     EXECUTION_TYPE = "tfx.components.example_validator.component.ExampleValidator"
     BASE_TYPE = "PROCESS"
+    LIBRARIES = ("tensorflow-data-validation",)
 
     statistics: ExampleStatistics
     schema: Schema

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from penstock.components.base import Component, RunContext, output
+from penstock.components.base import Component, RunContext, field, output
 from penstock.schemas.artifacts import ExampleStatistics, ExternalArtifact, Schema
 from penstock.schemas.digests import file_digest, manifest_digest
 
@@ -33,6 +33,7 @@ class SchemaGen(Component):
 
     EXECUTION_TYPE = "tfx.components.schema_gen.component.SchemaGen"
     BASE_TYPE = "PROCESS"
+    LIBRARIES = ("tensorflow-data-validation",)
 
     statistics: ExampleStatistics
     infer_feature_shape: bool = True
@@ -78,7 +79,7 @@ class ImportSchemaGen(Component):
     )
     BASE_TYPE = "PROCESS"
 
-    schema_file: Path
+    schema_file: Path = field(counts=False)
     schema: Schema = output()
 
     def external_inputs(self) -> tuple[ExternalArtifact, ...]:

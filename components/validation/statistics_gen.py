@@ -57,6 +57,7 @@ class StatisticsGen(Component):
 
     EXECUTION_TYPE = "tfx.components.statistics_gen.component.StatisticsGen"
     BASE_TYPE = "PROCESS"
+    LIBRARIES = ("tensorflow-data-validation",)
 
     examples: Examples
     schema: Schema | None = None

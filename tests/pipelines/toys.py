@@ -205,6 +205,31 @@ class Fail(Component):
                 file.write("x" * 100_000)
 
 
+class Flaky(Component):
+    """Fail the first times, as a service that is not there yet."""
+
+    tried: Path
+    failures: int = 2
+    model: Model = output()
+
+    def run(self, context: RunContext) -> None:
+        with open(self.tried, "a") as file:
+            file.write("x")
+        assert not list(self.model.path.iterdir()), "what a failed attempt left"
+        assert not list(context.temp_dir.iterdir())
+        (self.model.path / "half").write_text("half")
+        (context.temp_dir / "half").write_text("half")
+        if len(self.tried.read_text()) <= self.failures:
+            raise ConnectionRefusedError("nobody listens")
+        context.progress(1)
+
+
+class IsolatedFlaky(Flaky):
+    """Do the same in a process of its own."""
+
+    isolated: ClassVar[bool] = True
+
+
 def _fail_below(depth: int) -> None:
     if depth == 1:
         raise ValueError("deep down")
