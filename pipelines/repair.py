@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -115,6 +115,7 @@ def _repair_run(root: Path, store: Store, run_id: str) -> None:
                 _abandon(store, execution, base)
         if commit is not None:
             commit.forget(root / ".penstock" / "runs" / run_id)
+        _remove_temporary(root / execution.pipeline / execution.component, execution)
     if record.state is RunState.RUNNING:
         store.end_run(run_id, RunState.ABANDONED, _reason(record.properties))
 
@@ -128,19 +129,11 @@ def _finished(
     if any(why_broken(each) for each in commit.outputs.values()):
         return False
     commit.record(store, execution.pipeline, execution.run_id)
-    _remove(places.temporary)
     return True
 
 
 def _abandon(store: Store, execution: ExecutionRecord, base: Path) -> None:
-    name = str(execution.id)
-    _remove(
-        [
-            *(base / ".tmp" / each for each in (name, f"{name}.child")),
-            *base.glob(f"*/.{name}.partial"),
-            *base.glob(f"*/{name}"),
-        ]
-    )
+    _remove(base.glob(f"*/{execution.id}"))
     store.end_execution(
         execution.id,
         State.ABANDONED,
@@ -157,6 +150,12 @@ def _reason(properties: object) -> str:
     )
 
 
-def _remove(folders: list[Path]) -> None:
+def _remove_temporary(base: Path, execution: ExecutionRecord) -> None:
+    """Remove what an execution needed while it ran, however it ended."""
+    left = Places(base, execution.id, [])
+    _remove([*left.temporary, *base.glob(f"*/.{execution.id}.partial")])
+
+
+def _remove(folders: Iterable[Path]) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

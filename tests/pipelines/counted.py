@@ -1,7 +1,7 @@
 """Components that count how often they run and refuse to read what is not whole.
 
-Every run of one adds a line to a ledger that lies outside of the root. Their outputs
-are the same whenever they run, so that a repaired root can be compared with a reference.
+Every run of one adds a line to a ledger that lies outside of the root. Outputs are the
+same whenever they are written, so that a repaired root can be compared with another.
 """
 
 from __future__ import annotations
