@@ -100,13 +100,13 @@ def _name(store: Store) -> str:
 
 
 def _repair_run(root: Path, store: Store, run_id: str) -> None:
+    folder = root / ".penstock" / "runs" / run_id
+    for unfinished in folder.glob("*.partial"):
+        unfinished.unlink()
     record = store.find_run(run_id)
     if record is None:
         return  # killed before it began
-    commits = {
-        each.execution_id: each
-        for each in written(store, root / ".penstock" / "runs" / run_id)
-    }
+    commits = {each.execution_id: each for each in written(store, folder)}
     for execution in store.executions(run_id):
         commit = commits.get(execution.id)
         if execution.state is State.RUNNING:
@@ -114,7 +114,7 @@ def _repair_run(root: Path, store: Store, run_id: str) -> None:
             if commit is None or not _finished(store, commit, execution, base):
                 _abandon(store, execution, base)
         if commit is not None:
-            commit.forget(root / ".penstock" / "runs" / run_id)
+            commit.forget(folder)
         _remove_temporary(root / execution.pipeline / execution.component, execution)
     if record.state is RunState.RUNNING:
         store.end_run(run_id, RunState.ABANDONED, _reason(record.properties))

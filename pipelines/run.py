@@ -153,7 +153,7 @@ def run(
     repair(folder, opened)
     check_names(pipeline, force, "force")
     selection = select(pipeline, opened, resume=resume, only=only, from_=from_, to=to)
-    codes = _codes(pipeline, selection.executed, folder)
+    codes = _codes(pipeline, selection.executed)
     run_id = _new_run_id(folder)
     active = ActiveRun(
         pipeline=pipeline.name,
@@ -168,6 +168,8 @@ def run(
         on_change=on_change or (lambda execution: None),
     )
     with living(folder, run_id, opened) as alive:
+        for code in {each.digest: each for each in codes.values()}.values():
+            code.keep(folder, active.folder)
         started = datetime.now(timezone.utc)
         given = {f"parameter_{key}": each for key, each in (parameters or {}).items()}
         opened.begin_run(
@@ -215,17 +217,14 @@ def run(
     return result
 
 
-def _codes(pipeline: Pipeline, names: Collection[str], root: Path) -> dict[str, Code]:
-    """Return the code of components as it is now, which is what will run; keep it."""
+def _codes(pipeline: Pipeline, names: Collection[str]) -> dict[str, Code]:
+    """Return the code of components as it is now, which is what will run."""
     reader = Reader()
-    codes = {
+    return {
         each.name: reader.code_of(each)
         for each in pipeline.components
         if each.name in names
     }
-    for code in {each.digest: each for each in codes.values()}.values():
-        code.keep(root)
-    return codes
 
 
 def _call_hooks(pipeline: Pipeline, result: RunResult) -> RunResult:

@@ -56,7 +56,7 @@ _WRITES = (
 )
 
 # Files of code are kept one after the other; three of them are as good as sixty.
-_FURTHER_CODE = re.compile(r"/code/.* ([4-9]|\d\d+)$")
+_FURTHER_CODE = re.compile(r"<sha256>(.json)?.partial ([4-9]|\d\d+)$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,10 +247,10 @@ class Site:
         """Put the recorder of calls between this process and files and stores."""
         calls = Calls(_named(self.root), kill_at)
         calls.hook_files(below="<root>")
-        calls.hook(subprocess, "Popen", lambda _: "subprocess.Popen")
+        calls.hook(subprocess, "Popen", _always("subprocess.Popen"))
         calls.hook(metadata.Store, "_patiently", lambda args: args[1].__qualname__)
         for name in _WRITES:
-            calls.hook(metadata.Store, name, lambda _, name=name: f"Store.{name}")
+            calls.hook(metadata.Store, name, _always(f"Store.{name}"))
         if scenario.in_repair:
             calls.are_counted = False
 
@@ -284,6 +284,10 @@ class Site:
             self.restore(name)
             self._references[name] = self.run(name)
         return self._references[name]
+
+
+def _always(label: str) -> Callable[[tuple[Any, ...]], str]:
+    return lambda _: label
 
 
 def _named(root: Path) -> Callable[[str], str]:

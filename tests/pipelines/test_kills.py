@@ -28,6 +28,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
         # Recorded as complete, and its temporary folder not yet removed.
         ("first", "after os.unlink <root>/.penstock/runs/<run>/2.commit.json 1"),
         ("apart", "after os.rmdir <root>/apart/Apart/.tmp/1 1"),
+        # A file half written: a commit, and code.
+        ("first", "after open <root>/.penstock/runs/<run>/3.commit.partial 1"),
+        ("first", "after open <root>/.penstock/runs/<run>/<sha256>.partial 1"),
+        ("first", "before os.replace <root>/.penstock/runs/<run>/<sha256>.partial 2"),
     ],
     ids=str,
 )
