@@ -12,13 +12,14 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from penstock.pipelines.cache import why_broken
 from penstock.pipelines.commit import Commit, Places, written
 from penstock.pipelines.metadata import ExecutionRecord, RunState, State, Store
+from penstock.schemas.artifacts import PropertyValue
 
 
 @contextmanager
@@ -116,7 +117,8 @@ def _repair_run(root: Path, store: Store, run_id: str) -> None:
         if commit is not None:
             commit.forget(folder)
         _remove_temporary(root / execution.pipeline / execution.component, execution)
-    if record.state is RunState.RUNNING:
+    begun = "penstock_state" in record.properties
+    if record.state is RunState.RUNNING or not begun:
         store.end_run(run_id, RunState.ABANDONED, _reason(record.properties))
 
 
@@ -141,12 +143,13 @@ def _abandon(store: Store, execution: ExecutionRecord, base: Path) -> None:
     )
 
 
-def _reason(properties: object) -> str:
-    assert isinstance(properties, dict)
-    host, pid = properties.get("penstock_host"), properties.get("penstock_pid")
+def _reason(properties: Mapping[str, PropertyValue]) -> str:
+    which = ""
+    if "penstock_pid" in properties:  # else it was killed while it was being recorded
+        which = f" ({properties['penstock_pid']} on '{properties['penstock_host']}')"
     return (
-        f"Its process ({pid} on '{host}') ended without recording how: it was killed, "
-        "or the machine went down."
+        f"Its process{which} ended without recording how: it was killed, or the "
+        "machine went down."
     )
 
 

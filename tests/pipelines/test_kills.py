@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from penstock.pipelines.metadata import RunState, Store
 from tests.pipelines.kills import Remote
 
 # Kills lose no page cache, so memory shows as much as a disk, and shows it sooner.
@@ -22,6 +24,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
     remote.close()
 
 
+def store_of(site: Remote) -> Store:
+    return Store(f"sqlite:///{site.root / 'metadata.sqlite'}", create=False)
+
+
 @pytest.mark.parametrize(
     ("scenario", "point"),
     [
@@ -32,6 +38,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
         ("first", "after open <root>/.penstock/runs/<run>/3.commit.partial 1"),
         ("first", "after open <root>/.penstock/runs/<run>/<sha256>.partial 1"),
         ("first", "before os.replace <root>/.penstock/runs/<run>/<sha256>.partial 2"),
+        # A run of which the store has a name and nothing else.
+        ("again", "before Store.begin_run.<locals>.<lambda> 1"),
+        ("again", "after Store.begin_run.<locals>.<lambda> 1"),
     ],
     ids=str,
 )
@@ -39,3 +48,21 @@ def test_a_run_killed_at_a_call_is_put_right(
     site: Remote, scenario: str, point: str
 ) -> None:
     assert site("kill_at", scenario, point) == []
+
+
+@pytest.mark.parametrize(
+    ("point", "process"),
+    [
+        ("after Store.begin_run.<locals>.<lambda> 1", ""),
+        ("after Store.begin_run 1", r" \(\d+ on '.+'\)"),
+    ],
+)
+def test_an_abandoned_run_says_why(site: Remote, point: str, process: str) -> None:
+    assert site("kill_at", "first", point) == []
+    run, _ = store_of(site).runs()
+    assert run.state is RunState.ABANDONED
+    assert re.fullmatch(
+        f"Its process{process} ended without recording how: it was killed, or the "
+        "machine went down\\.",
+        run.reason,
+    )
