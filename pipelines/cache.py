@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.components.base import Component
@@ -140,6 +140,23 @@ def only_one(
         # Removed while it is held: who waits for it then finds that it is gone.
         os.unlink(path)
         os.close(descriptor)
+
+
+def remove_free_locks(root: Path) -> None:
+    """Remove the locks that killed processes left, which nobody holds.
+
+    Args:
+        root: The folder that artifacts lie in.
+    """
+    for path in (root / ".penstock" / "locks").glob("*"):
+        with suppress(FileNotFoundError, BlockingIOError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    os.unlink(path)
+            finally:
+                os.close(descriptor)
 
 
 def _locked(path: Path, check: Callable[[], None]) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from penstock.pipelines.cache import why_broken
+from penstock.pipelines.cache import remove_free_locks, why_broken
 from penstock.pipelines.commit import Commit, Places, written
 from penstock.pipelines.metadata import ExecutionRecord, RunState, State, Store
 from penstock.schemas.artifacts import PropertyValue
@@ -69,6 +69,7 @@ def repair(root: Path, store: Store) -> list[str]:
     Raises:
         MetadataError: If the store cannot be read or written.
     """
+    remove_free_locks(root)
     dead = []
     for entry in sorted(_listed(root).glob("*")):
         folder = root / ".penstock" / "runs" / entry.name

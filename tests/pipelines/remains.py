@@ -73,9 +73,7 @@ def _rows(
     for id, name, value in database.execute(query):
         properties.setdefault(id, {})[name] = value
     found = database.execute(f"SELECT id, {columns} FROM {table} {where} ORDER BY id")
-    return [
-        Row(id, name, state, properties.get(id, {})) for id, name, state in found
-    ]
+    return [Row(id, name, state, properties.get(id, {})) for id, name, state in found]
 
 
 def digest(folder: Path) -> str:

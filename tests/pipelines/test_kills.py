@@ -41,6 +41,8 @@ def store_of(site: Remote) -> Store:
         # A run of which the store has a name and nothing else.
         ("again", "before Store.begin_run.<locals>.<lambda> 1"),
         ("again", "after Store.begin_run.<locals>.<lambda> 1"),
+        # A lock that nobody will ask for again.
+        ("repair", "before Store.find_run.<locals>.<lambda> 1"),
     ],
     ids=str,
 )
