@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
@@ -310,9 +311,8 @@ def usable_root(root: str | Path) -> Path:
     try:
         runs = folder / ".penstock" / "runs"
         runs.mkdir(parents=True, exist_ok=True)
-        probe = runs / f".probe-{os.getpid()}-{threading.get_ident()}"
-        probe.mkdir()
-        probe.rmdir()
+        with tempfile.TemporaryFile(dir=runs):  # it has no name to be left behind
+            pass
     except OSError as error:
         raise PipelineError(
             f"Root '{root}' cannot be written: {error.strerror}: '{error.filename}'. "
