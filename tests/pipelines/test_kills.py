@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,24 @@ def test_an_abandoned_run_says_why(site: Remote, point: str, process: str) -> No
         "machine went down\\.",
         run.reason,
     )
+
+
+def test_a_process_whose_run_died_while_it_started_does_nothing(site: Remote) -> None:
+    site("restore", "apart")
+    site("leave_killed", "apart", "after subprocess.Popen 1")
+    ends = time.monotonic() + 60
+    while of := children_of(site):
+        assert time.monotonic() < ends, of
+        time.sleep(0.05)
+    assert not site.ledger.exists()
+
+
+def children_of(site: Remote) -> list[str]:
+    """Return the processes of isolated components that lie in a site."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            command = path.read_bytes().decode(errors="replace")
+            if "penstock.pipelines.child" in command and str(site.root) in command:
+                found.append(path.parent.name)
+    return found
