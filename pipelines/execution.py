@@ -325,7 +325,7 @@ def _execute(
         execution.id = run.begin(live, execution, ready.external)
         run.started[execution.id] = started
     run.on_change(execution)
-    places = Places(run.root / run.pipeline / live.name, execution.id, live.outputs)
+    places = Places(run.root / run.pipeline / live.name, run.run_id, live.outputs)
     run.temporary[execution.id] = places.temporary
     attempts = 1 + (live.options.retries.times if live.options.retries else 0)
     try:
@@ -422,15 +422,6 @@ def _commit(
     for artifact in live.outputs.values():
         artifact.digest = folder_digest(artifact.path)
         sync_folder(artifact.path)
-    committed = {
-        key: type(artifact)(
-            places.final[key],
-            properties=artifact.properties,
-            digest=artifact.digest,
-            source=artifact.source,
-        )
-        for key, artifact in live.outputs.items()
-    }
     assert execution.fingerprint is not None and execution.id is not None
     with run.lock:
         run.check_canceled()
@@ -439,19 +430,19 @@ def _commit(
             execution_id=execution.id,
             component=live.name,
             fingerprint=execution.fingerprint.digest,
-            outputs=committed,
+            outputs=live.outputs,
             properties=measured(execution),
         )
         try:
             commit.write(run.folder)
-            places.reveal()
+            commit = commit.placed(places.reveal(execution.id))
             commit.record(run.store, run.pipeline, run.run_id)
         except BaseException:
+            places.withdraw(execution.id)
             commit.forget(run.folder)
-            _remove(list(places.final.values()))
             raise
         commit.forget(run.folder)
-        execution.outputs = committed
+        execution.outputs = dict(commit.outputs)
         execution.state = State.COMPLETE
 
 

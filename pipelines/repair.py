@@ -111,13 +111,18 @@ def _repair_run(root: Path, store: Store, run_id: str) -> None:
     commits = {each.execution_id: each for each in written(store, folder)}
     for execution in store.executions(run_id):
         commit = commits.get(execution.id)
-        if execution.state is State.RUNNING:
-            base = root / execution.pipeline / execution.component
-            if commit is None or not _finished(store, commit, execution, base):
-                _abandon(store, execution, base)
+        base = root / execution.pipeline / execution.component
+        if execution.state is State.RUNNING and not (
+            commit and _finished(store, commit, execution, base)
+        ):
+            store.end_execution(
+                execution.id,
+                State.ABANDONED,
+                {"reason": "The run's process ended while it was working."},
+            )
         if commit is not None:
             commit.forget(folder)
-        _remove_temporary(root / execution.pipeline / execution.component, execution)
+        _remove(Places.left(base, run_id).temporary)
     begun = "penstock_state" in record.properties
     if record.state is RunState.RUNNING or not begun:
         store.end_run(run_id, RunState.ABANDONED, _reason(record.properties))
@@ -127,21 +132,13 @@ def _finished(
     store: Store, commit: Commit, execution: ExecutionRecord, base: Path
 ) -> bool:
     """Record what an execution had ready; return whether it is all there."""
-    places = Places(base, execution.id, commit.outputs)
-    places.reveal()
+    places = Places(base, execution.run_id, commit.outputs)
+    commit = commit.placed(places.reveal(execution.id))
     if any(why_broken(each) for each in commit.outputs.values()):
+        places.withdraw(execution.id)
         return False
     commit.record(store, execution.pipeline, execution.run_id)
     return True
-
-
-def _abandon(store: Store, execution: ExecutionRecord, base: Path) -> None:
-    _remove(base.glob(f"*/{execution.id}"))
-    store.end_execution(
-        execution.id,
-        State.ABANDONED,
-        {"reason": "The run's process ended while it was working."},
-    )
 
 
 def _reason(properties: Mapping[str, PropertyValue]) -> str:
@@ -152,12 +149,6 @@ def _reason(properties: Mapping[str, PropertyValue]) -> str:
         f"Its process{which} ended without recording how: it was killed, or the "
         "machine went down."
     )
-
-
-def _remove_temporary(base: Path, execution: ExecutionRecord) -> None:
-    """Remove what an execution needed while it ran, however it ended."""
-    left = Places(base, execution.id, [])
-    _remove([*left.temporary, *base.glob(f"*/.{execution.id}.partial")])
 
 
 def _remove(folders: Iterable[Path]) -> None:

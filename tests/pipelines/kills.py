@@ -318,11 +318,11 @@ def _complete(site: Site) -> None:
 # before it is written down and after, between two renames, before and after the store
 # is told; and where a run begins and ends.
 _DEADLY = (
-    "after open <root>/counted/Halves/statistics/.{id}.partial/deep/1 1",
-    "after os.rmdir <root>/counted/Stubborn/.tmp/{next} 1",
+    "after open <root>/counted/Halves/statistics/.<run>.partial/deep/1 1",
+    "after os.rmdir <root>/counted/Stubborn/.tmp/<run> 1",
     "after open <root>/.penstock/runs/<run>/{id}.commit.partial 1",
     "after os.rename <root>/.penstock/runs/<run>/{id}.commit.partial 1",
-    "after os.rename <root>/counted/Halves/examples/.{id}.partial 1",
+    "after os.rename <root>/counted/Halves/examples/.<run>.partial 1",
     "before Store.complete_execution 1",
     "after Store.complete_execution 1",
     "before Store._update_context.<locals>.<lambda> 1",
@@ -336,7 +336,7 @@ def _dead(site: Site) -> None:
     site.run("first")
     for number, pattern in enumerate(_DEADLY):
         newest = max(each.id for each in records(site.store).executions)
-        point = pattern.format(id=newest + 1, next=newest + 2)
+        point = pattern.format(id=newest + 1)
         site.leave_killed("first", point, f"dead {number}", "no repair")
 
 
@@ -368,13 +368,20 @@ def _no_notes() -> None:
 def _renamed_late() -> None:
     """Tell the store first, and rename the folders then."""
     reveal, record = commit.Places.reveal, commit.Commit.record
-    waiting: list[tuple[Any, ...]] = []
+    waiting: list[Any] = []
+
+    def keep(self: commit.Places, execution_id: int) -> dict[str, Path]:
+        waiting.append(lambda: reveal(self, execution_id))
+        return {
+            key: staged.with_name(str(execution_id))
+            for key, staged in self.staged.items()
+        }
 
     def record_and_reveal(self: commit.Commit, *args: Any) -> None:
         record(self, *args)
-        reveal(*waiting.pop())
+        waiting.pop()()
 
-    _replace(commit.Places, "reveal", lambda *args: waiting.append(args))
+    _replace(commit.Places, "reveal", keep)
     _replace(commit.Commit, "record", record_and_reveal)
 
 

@@ -13,9 +13,19 @@ import pytest
 
 from penstock.pipelines.metadata import RunState, Store
 from tests.pipelines.kills import Remote
+from tests.pipelines.remains import Row, faults_at_rest, finished, lost, records
 
 # Kills lose no page cache, so memory shows as much as a disk, and shows it sooner.
 MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
+
+
+# Where a run dies whose store is not the next run's: at work, and in its commit.
+TWO_STORES = [
+    "after Store.begin_execution 1",
+    "after os.rename <root>/.penstock/runs/<run>/1.commit.partial 1",
+    "after os.rename <root>/counted/Halves/examples/.<run>.partial 1",
+    "after Store.complete_execution 1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +45,7 @@ def store_of(site: Remote) -> Store:
     [
         # Recorded as complete, and its temporary folder not yet removed.
         ("first", "after os.unlink <root>/.penstock/runs/<run>/2.commit.json 1"),
-        ("apart", "after os.rmdir <root>/apart/Apart/.tmp/1 1"),
+        ("apart", "after os.rmdir <root>/apart/Apart/.tmp/<run> 1"),
         # A file half written: a commit, and code.
         ("first", "after open <root>/.penstock/runs/<run>/3.commit.partial 1"),
         ("first", "after open <root>/.penstock/runs/<run>/<sha256>.partial 1"),
@@ -72,6 +82,41 @@ def test_an_abandoned_run_says_why(site: Remote, point: str, process: str) -> No
         "machine went down\\.",
         run.reason,
     )
+
+
+def test_two_stores_share_a_root(site: Remote) -> None:
+    site("restore", "first")
+    whole = site("run", "first")
+    own, other = site.root / "metadata.sqlite", site.root.parent / "other.sqlite"
+    other.unlink(missing_ok=True)
+    # The other store gives its executions the same numbers.
+    assert site("end", site("begin", "first", "", 0.0, f"sqlite:///{other}")) == whole
+    assert faults_at_rest(site.root, own, other) == []
+    locations = [each.name for store in (own, other) for each in outputs(store)]
+    assert len(set(locations)) == len(locations) == 8
+
+
+@pytest.mark.parametrize("point", TWO_STORES)
+def test_what_another_store_has_in_a_root_is_left_alone(
+    site: Remote, point: str
+) -> None:
+    whole = site("reference", "first")
+    site("restore", "first")
+    own, other = site.root / "metadata.sqlite", site.root.parent / "other.sqlite"
+    other.unlink(missing_ok=True)
+    site("leave_killed", "first", point)
+    before = set(site.root.glob("counted/**/*"))
+    done = finished(site.root, records(own))
+    assert site("end", site("begin", "first", "", 0.0, f"sqlite:///{other}")) == whole
+    assert before <= set(site.root.glob("counted/**/*"))
+    assert site("run", "first") == whole
+    assert lost(done, records(own)) == []
+    assert faults_at_rest(site.root, own, other) == []
+
+
+def outputs(store: Path) -> list[Row]:
+    found = records(store).artifacts
+    return [each for each in found if not each.properties.get("is_external")]
 
 
 def test_a_process_whose_run_died_while_it_started_does_nothing(site: Remote) -> None:
