@@ -30,6 +30,7 @@ from penstock.pipelines.commit import Commit, Places
 from penstock.pipelines.disk import sync_folder
 from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
 from penstock.pipelines.metadata import State, Store, traceback_tail
+from penstock.pipelines.repair import repair
 from penstock.pipelines.resolution import gate, resolve
 from penstock.schemas.artifacts import (
     Answer,
@@ -289,9 +290,9 @@ def _look_up(
     external = live.external_inputs()
     code = run.codes[component.name]
     execution.fingerprint = fingerprint_of(live, external, code)
-    held.enter_context(
-        cache.only_one(run.root, execution.fingerprint, run.check_canceled)
-    )
+    only_one = cache.only_one(run.root, execution.fingerprint, run.check_canceled)
+    if held.enter_context(only_one):
+        repair(run.root, run.store)  # who was waited for may have been killed
     if component.name not in run.forced:
         found = cache.find(run.store, live, execution.fingerprint)
         if isinstance(found, cache.Hit):

@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,8 +105,18 @@ def partial_outputs(found: Records) -> list[str]:
 def finished(root: Path, found: Records) -> set[int]:
     """Return the executions that are done, so that nothing of them may be lost."""
     done = {each.id for each in found.executions if _is_complete(each)}
-    notes = root.glob(".penstock/runs/*/*.commit.json")
-    return done | {json.loads(note.read_text())["execution_id"] for note in notes}
+    for path in root.glob(".penstock/runs/*/*.commit.json"):
+        note = json.loads(path.read_text())
+        if all(
+            _is_there(root.glob(f"*/{note['component']}/{key}/*"), output["digest"])
+            for key, output in note["outputs"].items()
+        ):
+            done.add(note["execution_id"])
+    return done
+
+
+def _is_there(folders: Iterable[Path], wanted: str) -> bool:
+    return any(digest(each) == wanted for each in folders)
 
 
 def lost(done: set[int], found: Records) -> list[str]:

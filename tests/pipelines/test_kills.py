@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from penstock.pipelines.metadata import RunState, Store
 from tests.pipelines.kills import Remote
-from tests.pipelines.remains import Row, faults_at_rest, finished, lost, records
+from tests.pipelines.remains import (
+    Row,
+    faults_at_rest,
+    finished,
+    lost,
+    processes,
+    records,
+)
 
 # Kills lose no page cache, so memory shows as much as a disk, and shows it sooner.
 MEMORY = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
@@ -90,7 +100,7 @@ def test_two_stores_share_a_root(site: Remote) -> None:
     own, other = site.root / "metadata.sqlite", site.root.parent / "other.sqlite"
     other.unlink(missing_ok=True)
     # The other store gives its executions the same numbers.
-    assert site("end", site("begin", "first", "", 0.0, f"sqlite:///{other}")) == whole
+    assert beside(site, other) == whole
     assert faults_at_rest(site.root, own, other) == []
     locations = [each.name for store in (own, other) for each in outputs(store)]
     assert len(set(locations)) == len(locations) == 8
@@ -107,7 +117,7 @@ def test_what_another_store_has_in_a_root_is_left_alone(
     site("leave_killed", "first", point)
     before = set(site.root.glob("counted/**/*"))
     done = finished(site.root, records(own))
-    assert site("end", site("begin", "first", "", 0.0, f"sqlite:///{other}")) == whole
+    assert beside(site, other) == whole
     assert before <= set(site.root.glob("counted/**/*"))
     assert site("run", "first") == whole
     assert lost(done, records(own)) == []
@@ -119,13 +129,63 @@ def outputs(store: Path) -> list[Row]:
     return [each for each in found if not each.properties.get("is_external")]
 
 
+def beside(site: Remote, store: Path) -> Any:
+    """Run a pipeline with another store."""
+    return site("end", site("begin", "first", store=f"sqlite:///{store}"))
+
+
+def test_two_identical_runs_at_once_run_once(site: Remote) -> None:
+    whole = site("reference", "first")
+    site("restore", "first")
+    begun = [site("begin", "first", seconds=0.3) for _ in range(2)]
+    assert [site("end", each) for each in begun] == [whole, whole]
+    own = site.root / "metadata.sqlite"
+    assert faults_at_rest(site.root, own) == []
+    states = Counter(
+        (each.properties["penstock_component"], each.properties["penstock_state"])
+        for each in records(own).executions
+    )
+    assert states == dict.fromkeys(
+        itertools.product(("Halves", "Stubborn", "Whole"), ("complete", "cached")), 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("point", "runs"),
+    [
+        ("after open <root>/counted/Halves/statistics/.<run>.partial/deep/1 1", 2),
+        # What it had written down is taken, and it is not run again.
+        ("after os.rename <root>/.penstock/runs/<run>/1.commit.partial 1", 1),
+        ("after os.rename <root>/counted/Halves/statistics/.<run>.partial 1", 1),
+    ],
+)
+def test_a_run_that_waits_takes_over_from_one_that_is_killed(
+    site: Remote, point: str, runs: int
+) -> None:
+    whole = site("reference", "first")
+    site("restore", "first")
+    first = site("begin", "first", seconds=1.0, point=point)
+    wait_until(lambda: processes(site.ledger))
+    second = site("begin", "first", seconds=1.0)
+    assert site("end", first) is None
+    assert site("end", second) == whole
+    # The second one itself put right what the first one left.
+    assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
+    lines = site.ledger.read_text().splitlines()
+    assert sum(line.startswith("Halves ") for line in lines) == runs
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    ends = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
 def test_a_process_whose_run_died_while_it_started_does_nothing(site: Remote) -> None:
     site("restore", "apart")
     site("leave_killed", "apart", "after subprocess.Popen 1")
-    ends = time.monotonic() + 60
-    while of := children_of(site):
-        assert time.monotonic() < ends, of
-        time.sleep(0.05)
+    wait_until(lambda: not children_of(site))
     assert not site.ledger.exists()
 
 
