@@ -31,19 +31,14 @@ def living(root: Path, run_id: str, store: Store) -> Iterator[Living]:
         run_id: Id of the run, whose folder exists.
         store: The lineage store that the run is recorded in.
     """
-    folder = root / ".penstock" / "runs" / run_id
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     entry = _listed(root) / run_id
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with _locked(root / ".penstock" / "runs" / run_id):
         entry.parent.mkdir(exist_ok=True)
         entry.write_text(_name(store))  # under the lock: listed and free means dead
         run = Living()
         yield run
         if run.is_recorded:
             entry.unlink()
-    finally:
-        os.close(descriptor)
 
 
 class Living:
@@ -70,26 +65,45 @@ def repair(root: Path, store: Store) -> list[str]:
         MetadataError: If the store cannot be read or written.
     """
     remove_free_locks(root)
-    dead = []
-    for entry in sorted(_listed(root).glob("*")):
-        folder = root / ".penstock" / "runs" / entry.name
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            entry.unlink(missing_ok=True)
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another process may have repaired it before the lock was free.
-            if entry.exists() and entry.read_text() in ("", _name(store)):
+    if not any(_listed(root).glob("*")):
+        return []
+    # One at a time: else a run could start before another one has adopted its outputs.
+    with _locked(_listed(root)):
+        return [
+            entry.name
+            for entry in sorted(_listed(root).glob("*"))
+            if _is_dead(root, store, entry)
+        ]
+
+
+def _is_dead(root: Path, store: Store, entry: Path) -> bool:
+    """Return whether a listed run was dead; if so, it is put right."""
+    folder = root / ".penstock" / "runs" / entry.name
+    folder.mkdir(exist_ok=True)  # somebody may have removed it
+    try:
+        with _locked(folder, fcntl.LOCK_NB):
+            if not entry.exists():
+                return False  # it has ended meanwhile
+            is_ours = entry.read_text() in ("", _name(store))
+            # The same store may have been given by another URL.
+            if is_ours or store.find_run(entry.name) is not None:
                 _repair_run(root, store, entry.name)
                 entry.unlink()
-                dead.append(entry.name)
-        except BlockingIOError:
-            continue  # it lives
-        finally:
-            os.close(descriptor)
-    return dead
+                return True
+    except BlockingIOError:
+        pass  # it lives
+    return False
+
+
+@contextmanager
+def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
+    """Hold the lock of a folder, which the kernel frees when this process dies."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _listed(root: Path) -> Path:
@@ -133,7 +147,10 @@ def _finished(
 ) -> bool:
     """Record what an execution had ready; return whether it is all there."""
     places = Places(base, execution.run_id, commit.outputs)
-    commit = commit.placed(places.reveal(execution.id))
+    try:
+        commit = commit.placed(places.reveal(execution.id))
+    except FileNotFoundError:
+        return False  # somebody removed the component's folder
     if any(why_broken(each) for each in commit.outputs.values()):
         places.withdraw(execution.id)
         return False

@@ -26,10 +26,10 @@ from typing import Any
 
 from benchmarks._kills import Calls, answered, ended, forked
 from penstock.pipelines import commit, metadata
+from penstock.pipelines import repair as repairing
 from penstock.pipelines import run as running
 from penstock.pipelines.code import Reader
 from penstock.pipelines.pipeline import Pipeline
-from penstock.pipelines.repair import repair
 from penstock.pipelines.runners import BeamDagRunner, LocalRunner, Runner
 from tests.pipelines.counted import apart, counted
 from tests.pipelines.remains import (
@@ -267,7 +267,7 @@ class Site:
             def counted_repair(*args: Any) -> Any:
                 calls.are_counted = True
                 try:
-                    return repair(*args)
+                    return repairing.repair(*args)
                 finally:
                     calls.are_counted = False
 
@@ -399,11 +399,23 @@ def _renamed_late() -> None:
     _replace(commit.Commit, "record", record_and_reveal)
 
 
+def _slow_repair() -> None:
+    """Take a while to compare the bytes of what is adopted."""
+    why_broken = repairing.why_broken
+
+    def slowly(artifact: Any) -> str:
+        time.sleep(0.5)
+        return why_broken(artifact)
+
+    _replace(repairing, "why_broken", slowly)
+
+
 CARELESS: dict[str, Callable[[], None]] = {
     "": lambda: None,
     "no repair": _no_repair,
     "no notes": _no_notes,
     "renamed late": _renamed_late,
+    "slow repair": _slow_repair,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -173,6 +174,39 @@ def test_a_run_that_waits_takes_over_from_one_that_is_killed(
     assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
     lines = site.ledger.read_text().splitlines()
     assert sum(line.startswith("Halves ") for line in lines) == runs
+
+
+def test_a_run_that_starts_during_a_repair_waits_for_it(site: Remote) -> None:
+    whole = site("reference", "first")
+    site("restore", "first")
+    note = "after os.rename <root>/.penstock/runs/<run>/1.commit.partial 1"
+    site("leave_killed", "first", note)
+    first = site("begin", "first", careless="slow repair")
+    wait_until((site.root / "counted" / "Halves" / "examples" / "1").exists)
+    second = site("begin", "first")
+    assert [site("end", first), site("end", second)] == [whole, whole]
+    assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
+    lines = site.ledger.read_text().splitlines()
+    assert sum(line.startswith("Halves ") for line in lines) == 1
+
+
+def test_a_store_is_known_by_what_it_holds(site: Remote) -> None:
+    whole = site("reference", "first")
+    site("restore", "first")
+    url = f"sqlite:///{site.root}/../root/metadata.sqlite"
+    point = "after Store.complete_execution 1"
+    assert site("end", site("begin", "first", store=url, point=point)) is None
+    assert site("examine", "first", whole) == []
+
+
+@pytest.mark.parametrize("gone", [".penstock/runs", "counted"])
+def test_what_somebody_removed_does_not_stop_a_repair(site: Remote, gone: str) -> None:
+    whole = site("reference", "first")
+    site("restore", "first")
+    note = "after os.rename <root>/.penstock/runs/<run>/1.commit.partial 1"
+    site("leave_killed", "first", note)
+    shutil.rmtree(site.root / gone)
+    assert site("examine", "first", whole) == []
 
 
 def wait_until(is_so: Callable[[], object]) -> None:
