@@ -20,6 +20,7 @@ from penstock.pipelines.cache import remove_free_locks, why_broken
 from penstock.pipelines.commit import Commit, Places, written
 from penstock.pipelines.metadata import ExecutionRecord, RunState, State, Store
 from penstock.schemas.artifacts import PropertyValue
+from penstock.schemas.errors import PipelineError
 
 
 @contextmanager
@@ -63,17 +64,25 @@ def repair(root: Path, store: Store) -> list[str]:
 
     Raises:
         MetadataError: If the store cannot be read or written.
+        PipelineError: If a file cannot.
     """
-    remove_free_locks(root)
-    if not any(_listed(root).glob("*")):
-        return []
-    # One at a time: else a run could start before another one has adopted its outputs.
-    with _locked(_listed(root)):
-        return [
-            entry.name
-            for entry in sorted(_listed(root).glob("*"))
-            if _is_dead(root, store, entry)
-        ]
+    try:
+        remove_free_locks(root)
+        if not any(_listed(root).glob("*")):
+            return []
+        # One at a time: else a run could begin before what it needs is adopted.
+        with _locked(_listed(root)):
+            return [
+                entry.name
+                for entry in sorted(_listed(root).glob("*"))
+                if _is_dead(root, store, entry)
+            ]
+    except OSError as error:
+        raise PipelineError(
+            f"What a killed run left in '{root}' cannot be put right: "
+            f"{error.strerror}: '{error.filename}'. Give yourself the right to read "
+            "and write it, or remove it, and run again."
+        ) from error
 
 
 def _is_dead(root: Path, store: Store, entry: Path) -> bool:
@@ -154,7 +163,11 @@ def _finished(
     if any(why_broken(each) for each in commit.outputs.values()):
         places.withdraw(execution.id)
         return False
-    commit.record(store, execution.pipeline, execution.run_id)
+    try:
+        commit.record(store, execution.pipeline, execution.run_id)
+    except PipelineError:  # of what it says of itself something cannot be recorded
+        places.withdraw(execution.id)
+        return False
     return True
 
 

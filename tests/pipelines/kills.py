@@ -28,6 +28,7 @@ from benchmarks._kills import Calls, answered, ended, forked
 from penstock.pipelines import commit, metadata
 from penstock.pipelines import repair as repairing
 from penstock.pipelines import run as running
+from penstock.pipelines.cache import why_broken
 from penstock.pipelines.code import Reader
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.runners import BeamDagRunner, LocalRunner, Runner
@@ -401,7 +402,6 @@ def _renamed_late() -> None:
 
 def _slow_repair() -> None:
     """Take a while to compare the bytes of what is adopted."""
-    why_broken = repairing.why_broken
 
     def slowly(artifact: Any) -> str:
         time.sleep(0.5)

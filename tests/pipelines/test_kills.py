@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import shutil
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,7 +18,12 @@ from typing import Any
 
 import pytest
 
-from penstock.pipelines.metadata import RunState, Store
+from penstock.pipelines.metadata import RunState, State, Store
+from penstock.pipelines.repair import repair
+from penstock.pipelines.run import run
+from penstock.pipelines.runners import LocalRunner
+from penstock.schemas.errors import MetadataError, PipelineError
+from tests.pipelines.counted import counted
 from tests.pipelines.kills import Remote
 from tests.pipelines.remains import (
     Row,
@@ -178,9 +186,7 @@ def test_a_run_that_waits_takes_over_from_one_that_is_killed(
 
 def test_a_run_that_starts_during_a_repair_waits_for_it(site: Remote) -> None:
     whole = site("reference", "first")
-    site("restore", "first")
-    note = "after os.rename <root>/.penstock/runs/<run>/1.commit.partial 1"
-    site("leave_killed", "first", note)
+    left_note(site)
     first = site("begin", "first", careless="slow repair")
     wait_until((site.root / "counted" / "Halves" / "examples" / "1").exists)
     second = site("begin", "first")
@@ -188,6 +194,55 @@ def test_a_run_that_starts_during_a_repair_waits_for_it(site: Remote) -> None:
     assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
     lines = site.ledger.read_text().splitlines()
     assert sum(line.startswith("Halves ") for line in lines) == 1
+
+
+def test_only_the_process_of_a_component_is_killed(site: Remote) -> None:
+    whole = site("reference", "apart")
+    site("restore", "apart")
+    run = site("begin", "apart", seconds=30.0)
+    wait_until(lambda: processes(site.ledger))
+    (child,) = processes(site.ledger)
+    assert child != run
+    os.kill(child, signal.SIGKILL)
+    assert (
+        "'Apart' failed in its own process: ProcessDied: the process was ended by "
+        "SIGKILL; the system kills processes when memory runs out"
+    ) in site("end", run)
+    assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
+    assert site("examine", "apart", whole) == []
+
+
+def test_a_run_leaves_another_one_in_its_process_alone(tmp_path: Path) -> None:
+    root, ledger = tmp_path / "root", tmp_path / "ledger"
+    ended = []
+
+    def work() -> None:
+        ended.append(run(counted(ledger, "slow", 0.5), root, runner=LocalRunner()))
+
+    slow = threading.Thread(target=work)
+    slow.start()
+    wait_until(lambda: processes(ledger))
+    ended.append(run(counted(ledger, "fast"), root, runner=LocalRunner()))
+    slow.join()
+    assert [each.state for each in ended] == [RunState.COMPLETE] * 2
+    assert faults_at_rest(root, root / "metadata.sqlite") == []
+
+
+def test_a_killed_run_is_resumed(site: Remote) -> None:
+    """What was done is taken; the rest is run."""
+    site("restore", "first")
+    site("leave_killed", "first", "before Store.complete_execution 2")
+    url = f"sqlite:///{site.root / 'metadata.sqlite'}"
+    (killed,) = Store(url).runs()
+    resumed = run(
+        counted(site.ledger), site.root, runner=LocalRunner(), resume=killed.id
+    )
+    assert {each.component: each.state for each in resumed.executions.values()} == {
+        "Halves": State.CACHED,
+        "Stubborn": State.CACHED,
+        "Whole": State.COMPLETE,
+    }
+    assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
 
 
 def test_a_store_is_known_by_what_it_holds(site: Remote) -> None:
@@ -202,11 +257,53 @@ def test_a_store_is_known_by_what_it_holds(site: Remote) -> None:
 @pytest.mark.parametrize("gone", [".penstock/runs", "counted"])
 def test_what_somebody_removed_does_not_stop_a_repair(site: Remote, gone: str) -> None:
     whole = site("reference", "first")
+    left_note(site)
+    shutil.rmtree(site.root / gone)
+    assert site("examine", "first", whole) == []
+
+
+def test_what_cannot_be_recorded_is_given_up(site: Remote) -> None:
+    whole = site("reference", "first")
+    note = left_note(site)
+    data = json.loads(note.read_text())
+    data["outputs"]["examples"]["properties"]["span"] = "no number"
+    note.write_text(json.dumps(data))
+    assert site("run", "first") == whole
+    assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
+
+
+def test_a_note_that_cannot_be_read_gets_a_sentence(site: Remote) -> None:
+    note = left_note(site)
+    note.write_text("no JSON")
+    with pytest.raises(MetadataError) as raised:
+        repair(site.root, store_of(site))
+    assert str(raised.value) == (
+        f"'{note}', which a killed run left, cannot be read: Expecting value: line 1 "
+        "column 1 (char 0). Look at it, and remove it to give up what that execution "
+        "wrote."
+    )
+
+
+def test_a_repair_that_may_not_write_gets_a_sentence(site: Remote) -> None:
+    folder = left_note(site).parent
+    shutil.rmtree(folder)
+    folder.touch()
+    with pytest.raises(PipelineError) as raised:
+        repair(site.root, store_of(site))
+    assert str(raised.value) == (
+        f"What a killed run left in '{site.root}' cannot be put right: File exists: "
+        f"'{folder}'. Give yourself the right to read and write it, or remove it, and "
+        "run again."
+    )
+
+
+def left_note(site: Remote) -> Path:
+    """Leave a run that was killed right after it wrote its first commit down."""
     site("restore", "first")
     note = "after os.rename <root>/.penstock/runs/<run>/1.commit.partial 1"
     site("leave_killed", "first", note)
-    shutil.rmtree(site.root / gone)
-    assert site("examine", "first", whole) == []
+    (found,) = site.root.glob(".penstock/runs/*/1.commit.json")
+    return found
 
 
 def wait_until(is_so: Callable[[], object]) -> None:
