@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -194,10 +194,25 @@ def processes(ledger: Path) -> list[int]:
     return sorted({int(line.split()[2]) for line in lines if line.count(" ") == 2})
 
 
+def children(parents: Collection[int], ledger: Path) -> list[int]:
+    """Return the processes in the ledger that these started and that still work."""
+    wanted = {str(each) for each in parents}
+    return [
+        pid
+        for pid in processes(ledger)
+        if works(pid) and wanted.intersection(_status(pid)[1:2])
+    ]
+
+
 def works(pid: int) -> bool:
     """Return whether a process is there and not just waiting to be buried."""
+    status = _status(pid)
+    return bool(status) and status[0] != "Z"
+
+
+def _status(pid: int) -> list[str]:
+    """Return a process's state, its parent, and so on; nothing if it is not there."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
+        return []
