@@ -211,6 +211,8 @@ def run(
             param_hint="--runner",
         )
     given = _given(param or [])
+    if resume:
+        resume = _run_id(_opened(root, store, store_wait), resume)
     signal.signal(signal.SIGTERM, _interrupt)
     with _noise_kept(root, verbose=verbose) as terminal:
         pipeline, arguments = load_pipeline(target, given)
@@ -262,6 +264,8 @@ def plan(
     from penstock.pipelines.plan import plan as plan_pipeline
 
     given = _given(param or [])
+    if resume:
+        resume = _run_id(_opened(root, store, store_wait), resume)
     with _noise_kept(root, verbose=False):
         pipeline, _ = load_pipeline(target, given)
         exists = store or (root / "metadata.sqlite").exists()
@@ -1002,13 +1006,9 @@ def runs(
 
 
 def _require_pipeline(opened: Store, name: str | None) -> None:
-    """Check that a pipeline has runs in the store, if one is named."""
-    known = {each.pipeline for each in opened.runs()} if name is not None else set()
-    if name is not None and name not in known:
-        raise MetadataError(
-            f"Pipeline '{name}' is not in the lineage store (it has {quoted(known)})."
-            f"{did_you_mean(name, known)}"
-        )
+    """Check that a pipeline is in the store, if one is named."""
+    if name is not None:
+        opened.pipelines[name]
 
 
 def _plain(text: str) -> str:
@@ -1031,12 +1031,13 @@ def _run_json(each: Any) -> dict[str, Any]:
 
 def _run_id(opened: Store, given: str) -> str:
     """Return the id of the run that is meant: whole, its beginning, or 'last'."""
-    known = [each.id for each in opened.runs()]
-    if given == "last" and known:
-        return known[-1]
-    matching = [each for each in known if each.startswith(given)]
-    if given in known:
+    if given == "last":
+        for newest in opened.newest_runs():
+            return newest.id
+    if opened.find_run(given) is not None:
         return given
+    known = [each.id for each in opened.runs()]
+    matching = [each for each in known if each.startswith(given)]
     if len(matching) == 1:
         return matching[0]
     if matching:
@@ -1063,6 +1064,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the components of a run: how they ended, what they read and wrote."""
+    from penstock.pipelines.environment import described
+
     opened = _opened(root, store, store_wait)
     record = opened.run(_run_id(opened, run_id))
     executions = opened.executions(record.id)
@@ -1096,6 +1099,9 @@ def show(
         )
     console.print(table)
     for each in executions:
+        environment = described(each.properties)
+        if environment:
+            console.print(f"{each.component} ran in {environment}.", markup=False)
         for made in each.outputs.values():
             for artifact in made:
                 said = _remarked(remarks, artifact)
@@ -1278,6 +1284,15 @@ def lineage(
     downstream: Annotated[
         bool, typer.Option("--downstream", help="What came of it, not what made it.")
     ] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export",
+            metavar="FILE",
+            help="Write it to a file: .html is a page with the graph, .dot is for "
+            "Graphviz, .json has OpenLineage events.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what made an artifact or a served version, back to the files it read."""
@@ -1287,6 +1302,10 @@ def lineage(
     artifact = _subject(opened, subject)
     walk = ask.downstream if downstream else ask.upstream
     found = walk(opened, artifact)
+    if export is not None:
+        from penstock.pipelines import exports
+
+        exports.write(found, export)
     remarks = _remarks(opened)
     if as_json:
         _print_json(
@@ -1297,13 +1316,143 @@ def lineage(
                     for _, each in sorted(found.artifacts.items())
                 ],
                 "executions": [
-                    _execution_json(each, remarks)
+                    {**_execution_json(each, remarks), "recipe": _recipe_json(each)}
                     for _, each in sorted(found.executions.items())
                 ],
             }
         )
         return
     print_lineage(found, remarks, downstream=downstream)
+    if not downstream:
+        _print_recipes(found)
+    if export is not None:
+        _console().print(f"\nwritten: {export}", markup=False, soft_wrap=True)
+
+
+def _recipe_json(execution: ExecutionRecord) -> dict[str, Any]:
+    import dataclasses
+
+    from penstock.pipelines.recipes import recipe
+
+    return dataclasses.asdict(recipe(execution))
+
+
+def _print_recipes(found: Lineage) -> None:
+    """Print what executions were made with, those with the same once, and the data."""
+    from rich.table import Table
+
+    from penstock.pipelines import lineage as ask
+    from penstock.pipelines.recipes import recipe
+
+    rows: dict[tuple[str, ...], None] = {}
+    for _, each in sorted(found.executions.items()):
+        made = recipe(each)
+        parameters = [f"{key}={_short(on)}" for key, on in made.parameters.items()]
+        environment = [f"{key} {_short(on)}" for key, on in made.environment.items()]
+        listed = (", ".join(each) for each in (parameters, environment))
+        row = (each.component, _short(made.code), *listed)
+        rows[row] = None
+    console = _console()
+    for title, lines in (
+        (("component", "code", "parameters", "environment"), rows),
+        (
+            ("data", "span", "digest", "location"),
+            {
+                (
+                    f"{each.TYPE_NAME} {each.id}",
+                    str(each.properties.get("span", "")),
+                    _short(each.digest),
+                    each.uri,
+                ): None
+                for each in ask.beginnings(found)
+            },
+        ),
+    ):
+        table = Table(box=None, pad_edge=False)
+        for name in title:
+            table.add_column(name, overflow="fold")
+        for line in lines:
+            table.add_row(*map(_plain, line))
+        console.print()
+        console.print(table)
+
+
+def _short(value: Any) -> str:
+    """Return a value as tables show it: of a digest and of much text, the beginning."""
+    text = "–" if value is None else str(value)
+    if text.startswith("sha256:"):
+        return text.removeprefix("sha256:")[:12]
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+@app.command()
+def reproduce(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="VERSION|ARTIFACT",
+            help="A served version as SERVING_DIR/NUMBER, or the number of a Model.",
+        ),
+    ],
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    here: Annotated[
+        bool,
+        typer.Option("--here", help="With the libraries that are here, if others."),
+    ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", metavar="FOLDER", help="Keep what is made there."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version again from what was recorded; exit with 3 if it is another."""
+    from penstock.pipelines.reproduce import reproduce as make_again
+
+    opened = _opened(root, store, store_wait)
+    artifact = _subject(opened, subject)
+    with _noise_kept(root, verbose=False):
+        compared = make_again(
+            opened, root.absolute(), artifact, folder=keep, is_here=here
+        )
+    is_same = all(each.is_equal or each.is_log for each in compared)
+    code = DONE if is_same else SAID_NO
+    if as_json:
+        _print_json(
+            [
+                {
+                    "component": each.component,
+                    "output": each.output,
+                    "type": each.type_name,
+                    "recorded": each.recorded,
+                    "found": each.found,
+                    "equal": each.is_equal,
+                    "is_log": each.is_log,
+                    "reasons": each.reasons,
+                }
+                for each in compared
+            ]
+        )
+        raise typer.Exit(code)
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("component", "output", "recorded", "made again", ""):
+        table.add_column(title)
+    for each in compared:
+        word = "[green]equal[/]" if each.is_equal else "[red]differs[/]"
+        if each.is_log:
+            word = "a log, which tells of times"
+        digests = (f"{text[:19]}…" for text in (each.recorded, each.found))
+        table.add_row(each.component, each.output, *digests, word)
+    console = _console()
+    console.print(table)
+    for name in dict.fromkeys(each.component for each in compared):
+        reasons = next(each.reasons for each in compared if each.component == name)
+        for reason in reasons:
+            console.print(f"{name}: {reason}", markup=False)
+    raise typer.Exit(code)
 
 
 def _subject(opened: Store, subject: str) -> Artifact:
@@ -1313,9 +1462,9 @@ def _subject(opened: Store, subject: str) -> Artifact:
         return opened.artifact(int(subject))
     path = Path(subject)
     same_place = [
-        each
-        for each in opened.artifacts()
-        if each.uri in (subject, str(path.absolute()))
+        artifact
+        for place in dict.fromkeys((subject, str(path.absolute())))
+        for artifact in opened.artifacts_at(place)
     ]
     if same_place:
         return same_place[-1]
@@ -1390,6 +1539,126 @@ def _label(
         parts.append(f"[dim]{artifact.digest[:19]}…[/]")
     parts.append(_plain(artifact.uri))
     return Text.from_markup(before + " ".join(parts) + after, overflow="fold")
+
+
+@app.command()
+def impact(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTIFACT|PIPELINE",
+            help="Number of an artifact or its location; or a pipeline, with --span.",
+        ),
+    ],
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    span: Annotated[
+        int | None, typer.Option("--span", help="A span that the pipeline read.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which models and pushed versions have an artifact's or a span's data."""
+    from penstock.pipelines import lineage as ask
+
+    opened = _opened(root, store, store_wait)
+    if span is None and subject in opened.pipelines and not subject.isdecimal():
+        raise typer.BadParameter(
+            f"'{subject}' is a pipeline. Pass --span NUMBER, or an artifact.",
+            param_hint="--span",
+        )
+    sources = (
+        [_subject(opened, subject)]
+        if span is None
+        else ask.of_span(opened, subject, span)
+    )
+    found = ask.impact(opened, *sources)
+    remarks = _remarks(opened)
+    if as_json:
+        _print_json(
+            {
+                "sources": [_artifact_json(each, remarks) for each in found.sources],
+                "models": [_artifact_json(each, remarks) for each in found.models],
+                "pushed": [
+                    {**_artifact_json(each, remarks), "is_there": _is_there(each)}
+                    for each in found.pushed
+                ],
+            }
+        )
+        return
+    from rich.table import Table
+
+    console = _console()
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "id", "digest", "location", "remarks"):
+        table.add_column(title, overflow="fold")
+    for model in found.models:
+        digest, said = _short(model.digest), _plain(_remarked(remarks, model))
+        table.add_row("model", str(model.id), digest, _plain(model.uri), said)
+    for pushed in found.pushed:
+        said = "" if _is_there(pushed) else "not there any more"
+        place = str(pushed.properties.get("pushed_destination", pushed.uri))
+        digest = _short(pushed.digest)
+        table.add_row("version", str(pushed.id), digest, _plain(place), said)
+    for source in found.sources:
+        console.print(_label(source, remarks))
+    console.print(table if table.rows else "It is in no model.")
+
+
+def _is_there(pushed: Artifact) -> bool:
+    """Return whether a version still lies where it was pushed to."""
+    destination = pushed.properties.get("pushed_destination")
+    return isinstance(destination, str) and Path(destination).is_dir()
+
+
+@app.command()
+def diff(
+    before: RunArgument,
+    after: RunArgument,
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show in what two runs differ: parameters, code, environment, data, metrics."""
+    from penstock.pipelines.difference import difference
+
+    opened = _opened(root, store, store_wait)
+    found = difference(opened, _run_id(opened, before), _run_id(opened, after))
+    if as_json:
+        import dataclasses
+
+        _print_json(
+            {
+                "before": _run_json(found.before),
+                "after": _run_json(found.after),
+                **{
+                    name: [dataclasses.asdict(change) for change in changes]
+                    for name, changes in found.sections.items()
+                },
+            }
+        )
+        return
+    from rich.table import Table
+
+    console = _console()
+    runs = f"runs [bold]{found.before.id}[/] and [bold]{found.after.id}[/]"
+    differs = any(found.sections.values())
+    console.print(runs if differs else f"{runs} differ in nothing that is recorded.")
+    for name, changes in found.sections.items():
+        table = Table(title=f"\n{name}", title_justify="left", box=None, pad_edge=False)
+        for title in ("name", "before", "after", "components"):
+            table.add_column(title, overflow="fold")
+        rows: dict[tuple[str, str, str], list[str]] = {}
+        for each in changes:  # several components may share what changed
+            row = each.name, _short(each.before), _short(each.after)
+            rows.setdefault(row, []).append(each.component)
+        for row, components in rows.items():
+            table.add_row(
+                *map(_plain, row), _plain(", ".join(filter(None, components)))
+            )
+        if changes:
+            console.print(table)
 
 
 @app.command()

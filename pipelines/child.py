@@ -37,7 +37,7 @@ _RESPONSE = "response.pickle"
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 # Layer names and hash orders depend on these, and with them the bytes of a model.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TF_DETERMINISTIC_OPS": "1",
     "TF_CUDNN_DETERMINISTIC": "1",
@@ -148,7 +148,7 @@ def run_in_child(
             stderr=log,
             env={
                 **os.environ,
-                **_ENVIRONMENT,
+                **ENVIRONMENT,
                 "PYTHONPATH": os.pathsep.join(
                     os.path.abspath(each) for each in sys.path
                 ),
@@ -308,7 +308,7 @@ def main(folder: Path) -> None:
         for name, path in request.module_files.items():
             _load_module(name, path)
         if request.main_path:
-            _load_main(request.main_path)
+            load_main(request.main_path)
         live: Component = pickle.loads(request.component)
         context = RunContext(
             run_id=request.run_id,
@@ -382,7 +382,7 @@ def _load_module(name: str, path: str) -> None:
     spec.loader.exec_module(module)
 
 
-def _load_main(path: str) -> None:
+def load_main(path: str) -> None:
     """Make what a script defines importable as `__main__`, without running its main."""
     module = types.ModuleType("__main__")
     module.__dict__.update(runpy.run_path(path, run_name="__penstock_main__"))

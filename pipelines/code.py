@@ -26,7 +26,7 @@ import os
 import sys
 import sysconfig
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,14 @@ class Code:
             `features.(file)`.
         files: The files that these are in, by the module's name.
         remarks: What could not be followed, a sentence each.
+        folder: Where the component's class is or, more to the point, its function.
     """
 
     digest: str
     symbols: Mapping[str, str]
     files: Mapping[str, SourceFile]
     remarks: tuple[str, ...]
+    folder: Path
 
     def keep(self, root: Path, run_folder: Path) -> None:
         """Keep the files, and what of them counts, below a root: `.penstock/code`.
@@ -593,7 +595,7 @@ class _Walk:
         self._left: list[tuple[str, str]] = []
         self._remarks: dict[str, None] = {}
 
-    def reach(self, roots: Iterable[tuple[str, str]]) -> Code:
+    def reach(self, roots: Sequence[tuple[str, str]]) -> Code:
         for module, name in roots:
             self._define(module, name)
         while self._left:
@@ -602,12 +604,14 @@ class _Walk:
             f"{module}.{name}": digest
             for (module, name), digest in sorted(self._symbols.items())
         }
+        home = self._places.file(roots[-1][0])
         lines = "".join(f"{digest} {name}\n" for name, digest in symbols.items())
         return Code(
             "sha256:" + hashlib.sha256(lines.encode()).hexdigest(),
             symbols,
             dict(sorted(self._files.items())),
             tuple(self._remarks),
+            home[0].parent if home else Path.cwd(),
         )
 
     def _module(self, name: str) -> _Module | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import errno
+import json
 import logging
 import os
 import re
@@ -24,11 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from penstock.components.base import Canceled, Component, RunContext
-from penstock.pipelines import cache, logs
+from penstock.pipelines import cache, environment, logs
 from penstock.pipelines.code import Code
 from penstock.pipelines.commit import Commit, Places
 from penstock.pipelines.disk import sync_folder
+from penstock.pipelines.encoding import encoded
 from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
+from penstock.pipelines.inputs import resolvers_of
 from penstock.pipelines.metadata import State, Store, traceback_tail
 from penstock.pipelines.repair import repair
 from penstock.pipelines.resolution import gate, resolve
@@ -65,6 +68,7 @@ class Execution:
         error: What it failed with.
         log: The file with all it printed and logged.
         fingerprint: What it depends on; None if it was not about to run.
+        resolvers: What found its inputs, as properties to record.
     """
 
     component: str
@@ -83,6 +87,7 @@ class Execution:
     error: ComponentFailed | None = None
     log: Path | None = None
     fingerprint: Fingerprint | None = None
+    resolvers: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class ActiveRun:
@@ -164,12 +169,19 @@ class ActiveRun:
             state: RUNNING, SKIPPED or CACHED.
             hit: Of a cached one, what it stands for.
         """
-        properties: dict[str, PropertyValue] = {}
+        properties: dict[str, PropertyValue] = {**execution.resolvers}
         if execution.reason:
             properties["reason"] = execution.reason
         if execution.fingerprint is not None:
             properties["penstock_fingerprint"] = execution.fingerprint.digest
             properties["penstock_parts"] = execution.fingerprint.text
+        if state is State.RUNNING and live.isolated:
+            folder = self.codes[live.name].folder
+            properties.update(environment.capture(self.root, folder))
+        if state is State.RUNNING:
+            properties["penstock_parameters"] = json.dumps(
+                {key: encoded(each) for key, each in live.parameters.items()}
+            )
         if hit is not None:
             properties["penstock_cached_execution"] = hit.execution.id
             properties["penstock_seconds"] = 0.0
@@ -276,6 +288,7 @@ def _look_up(
         execution.inputs = dict(hit.execution.inputs)
         _take(component, run, execution, hit)
         return None
+    execution.resolvers = resolvers_of(component)
     live = resolve(component, run.pipeline, run.store, run.executions)
     execution.inputs = {
         name: tuple(artifact for artifact in artifacts if not artifact.is_promise)

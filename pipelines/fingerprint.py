@@ -58,7 +58,7 @@ def fingerprint_of(
         code: The code that it reaches.
     """
     # Its name, because it may write it; its options are about how it runs.
-    parts = {"name": live.name, "code": code.digest, "python": _python()}
+    parts = {"name": live.name, "code": code.digest, "python": python_version()}
     declaration = declared(type(live))
     for name, value in live.parameters.items():
         if declaration.counts(name):
@@ -116,5 +116,6 @@ def version_of(library: str) -> str:
         return "not installed"
 
 
-def _python() -> str:
+def python_version() -> str:
+    """Return the version of Python, as far as it counts: `3.11`."""
     return ".".join(platform.python_version_tuple()[:2])

@@ -16,6 +16,7 @@ from penstock.components.base import Promise
 from penstock.pipelines import logs
 from penstock.pipelines.code import Code, Reader
 from penstock.pipelines.execution import ActiveRun, Execution
+from penstock.pipelines.loaded import check_loaded
 from penstock.pipelines.metadata import RunState, State, Store, recorded
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.repair import living, repair
@@ -221,11 +222,14 @@ def run(
 def _codes(pipeline: Pipeline, names: Collection[str]) -> dict[str, Code]:
     """Return the code of components as it is now, which is what will run."""
     reader = Reader()
-    return {
+    codes = {
         each.name: reader.code_of(each)
         for each in pipeline.components
         if each.name in names
     }
+    for code in {each.digest: each for each in codes.values()}.values():
+        check_loaded(code)
+    return codes
 
 
 def _call_hooks(pipeline: Pipeline, result: RunResult) -> RunResult:

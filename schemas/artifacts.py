@@ -11,9 +11,17 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from penstock.schemas.errors import DataError, PipelineError, did_you_mean, quoted
+from penstock.schemas.errors import (
+    DataError,
+    MetadataError,
+    PipelineError,
+    did_you_mean,
+    quoted,
+)
+
+A = TypeVar("A", bound="Artifact")
 
 PropertyValue: TypeAlias = (
     "int | float | str | bool | list[Any] | dict[str, Any]"  # anything JSON can say
@@ -29,6 +37,16 @@ class Source(Protocol):
         """Return how texts name the promise, as `Trainer.model`."""
 
 
+class Records(Protocol):
+    """What knows how artifacts came about: the lineage store."""
+
+    def upstream(self, artifact: Artifact, kind: type[A]) -> tuple[A, ...]:
+        """Return the artifacts of a type that one came from."""
+
+    def downstream(self, artifact: Artifact, kind: type[A]) -> tuple[A, ...]:
+        """Return the artifacts of a type that came of one."""
+
+
 class Artifact:
     """A typed folder: a promise before its producer ran, a fact after.
 
@@ -41,6 +59,7 @@ class Artifact:
         digest: Digest of its contents, `sha256:...`, where it is known.
         id: Its number in the lineage store, where it has one.
         source: Where it will come from, for a promise.
+        records: The lineage store that it was read from.
 
     Attributes:
         TYPE_NAME: Name of the type in ML Metadata.
@@ -62,12 +81,18 @@ class Artifact:
         digest: str = "",
         id: int | None = None,
         source: Source | None = None,
+        records: Records | None = None,
     ) -> None:
         self._uri = str(uri)
         self.properties: dict[str, PropertyValue] = dict(properties or {})
         self.digest = digest
         self.id = id
         self.source = source
+        self._records = records
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A store stays in its process.
+        return {**self.__dict__, "_records": None}
 
     def __repr__(self) -> str:
         return (
@@ -106,6 +131,37 @@ class Artifact:
                 "Copy it to a local folder and use that."
             )
         return Path(self.uri)
+
+    def upstream(self, kind: type[A]) -> tuple[A, ...]:
+        """Return the artifacts of a type that this one came from, the oldest first.
+
+        Args:
+            kind: The type, such as Examples.
+
+        Raises:
+            MetadataError: If it was not read from a lineage store.
+        """
+        return self._recorded_in().upstream(self, kind)
+
+    def downstream(self, kind: type[A]) -> tuple[A, ...]:
+        """Return the artifacts of a type that have something of this one inside.
+
+        Args:
+            kind: The type, such as PushedModel.
+
+        Raises:
+            MetadataError: If it was not read from a lineage store.
+        """
+        return self._recorded_in().downstream(self, kind)
+
+    def _recorded_in(self) -> Records:
+        if self._records is None:
+            raise MetadataError(
+                f"{self!r} was not read from a lineage store, so that nothing is known "
+                "of what came before and after it. Take it from there, as with "
+                "store.artifact(number)."
+            )
+        return self._records
 
     @property
     def is_old_layout(self) -> bool:
@@ -218,6 +274,13 @@ def check_split_name(name: str) -> None:
         )
 
 
+def _whole_number(value: object) -> int | None:
+    """Return a property that TFX also writes as text."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
 class Examples(_InSplits):
     """Rows of data in splits, as Parquet or as TFRecord files."""
 
@@ -237,6 +300,16 @@ class Examples(_InSplits):
         TFX records no format for tf.Example, its default.
         """
         return str(self.properties.get("payload_format", "FORMAT_TF_EXAMPLE"))
+
+    @property
+    def span(self) -> int | None:
+        """Which span of the data it is, where it is one."""
+        return _whole_number(self.properties.get("span"))
+
+    @property
+    def version(self) -> int | None:
+        """Which version of its span it is, where spans have versions."""
+        return _whole_number(self.properties.get("version"))
 
     def files(self, split: str) -> tuple[Path, ...]:
         """Return the data files of a split, sorted by name.

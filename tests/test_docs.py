@@ -57,10 +57,13 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
     guides = {path.name for path in DOCS.glob("*.md") if blocks(path)}
     assert guides == {
         "blessing.md",
+        "environment.md",
         "evaluation.md",
         "ingestion.md",
         "lineage.md",
         "models.md",
+        "resolvers.md",
+        "runs.md",
         "serving-directory.md",
         "slices.md",
         "training.md",
@@ -72,6 +75,15 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
 def test_the_guide_prints_the_example_component_as_it_is() -> None:
     code = (DOCS / "examples" / "column_counts.py").read_text(encoding="utf-8")
     assert blocks(DOCS / "write-your-own-component.md")[0] == code
+
+
+def test_the_guide_to_runs_runs(tmp_path: Path) -> None:
+    assert run_blocks(tmp_path, DOCS / "runs.md").splitlines() == [
+        "complete complete",
+        "cached cached",
+        "complete cached",
+        "complete complete",
+    ]
 
 
 def test_the_ingestion_guide_runs(tmp_path: Path) -> None:
@@ -92,6 +104,20 @@ def test_the_guide_to_blessings_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "blessing.md"
     (said,) = re.findall(r"```text\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
     assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_resolved_inputs_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "resolvers.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_environments_runs(tmp_path: Path) -> None:
+    line, has_numpy = run_blocks(tmp_path, DOCS / "environment.md").splitlines()
+    assert re.fullmatch(
+        r".+ \d.+, packages [0-9a-f]{12}, \d+ x .+, no repository", line
+    )
+    assert has_numpy == "True"
 
 
 def test_the_guide_to_slices_prints_what_it_says(tmp_path: Path) -> None:

@@ -156,6 +156,22 @@ def test_a_retrained_model_is_compared_with_the_first_and_becomes_version_2(
     assert [each.properties["pushed_version"] for each in reached] == ["1", "2"]
 
 
+def test_the_version_is_made_again_byte_for_byte(demo: tuple[Path, str]) -> None:
+    root, _ = demo
+    version = root / "serving" / "taxi" / "1"
+    done = python("-m", "penstock", "reproduce", version, "--json", "--root", root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {each["output"]: each["equal"] for each in json.loads(done.stdout)}
+    del found["model_run"]  # logs of training, with times
+    assert found == {
+        name: True
+        for name in (
+            *("examples", "statistics", "schema", "anomalies", "model"),
+            *("evaluation", "blessing"),
+        )
+    }
+
+
 def test_a_fault_stops_the_run_before_training(tmp_path: Path) -> None:
     root = tmp_path / "root"
     done = python(
