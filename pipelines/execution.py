@@ -177,7 +177,7 @@ class ActiveRun:
             properties["penstock_parts"] = execution.fingerprint.text
         if state is State.RUNNING and live.isolated:
             folder = self.codes[live.name].folder
-            properties.update(environment.capture(self.root, folder))
+            properties.update(environment.capture(self.root, self.folder, folder))
         if state is State.RUNNING:
             properties["penstock_parameters"] = json.dumps(
                 {key: encoded(each) for key, each in live.parameters.items()}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._kills import Calls, answered, ended, forked
-from penstock.pipelines import commit, metadata
+from penstock.pipelines import commit, environment, metadata
 from penstock.pipelines import repair as repairing
 from penstock.pipelines import run as running
 from penstock.pipelines.cache import why_broken
@@ -320,7 +320,7 @@ def _named(root: Path) -> Callable[[str], str]:
         path = path.replace(str(root), "<root>")
         path = re.sub(r"[0-9a-f]{64}", "<sha256>", path)
         path = re.sub(r"\d{8}-\d{6}\.\d{6}", "<run>", path)
-        return re.sub(r"\d+-\d{9,}", "<thread>", path)
+        return re.sub(r"-\d{9,}", "-<thread>", path)
 
     return named
 
@@ -469,8 +469,9 @@ def serve(pipe: Connection, folder: Path) -> None:
     logging.disable(logging.CRITICAL)
     from ml_metadata.metadata_store import metadata_store  # noqa: F401
 
-    # Reading sixty files of code takes longer than all else in a run; they stay as
-    # they are.
+    # Reading code and lists of packages takes longer than all else in a run; they stay
+    # as they are.
+    environment.packages()
     reader = Reader()
     for make in (counted, apart):
         for each in make(Path("ledger")).components:

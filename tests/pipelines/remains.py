@@ -180,7 +180,7 @@ def _left_behind(root: Path) -> set[Path]:
     patterns = (
         *("*/*/.tmp/*", "*/*/[!.]*/.*"),
         *(".penstock/live/*", ".penstock/locks/*"),
-        *(".penstock/code/.*", ".penstock/runs/.*"),
+        *(".penstock/code/.*", ".penstock/environments/.*", ".penstock/runs/.*"),
         *(".penstock/runs/*/*.partial", ".penstock/runs/*/*.commit.*"),
     )
     return {path for pattern in patterns for path in root.glob(pattern)}

@@ -65,10 +65,14 @@ def store_of(site: Remote) -> Store:
         # Recorded as complete, and its temporary folder not yet removed.
         ("first", "after os.unlink <root>/.penstock/runs/<run>/2.commit.json 1"),
         ("apart", "after os.rmdir <root>/apart/Apart/.tmp/<run> 1"),
-        # A file half written: a commit, and code.
+        # A file half written: a commit, code, a list of packages.
         ("first", "after open <root>/.penstock/runs/<run>/3.commit.partial 1"),
         ("first", "after open <root>/.penstock/runs/<run>/<sha256>.partial 1"),
         ("first", "before os.replace <root>/.penstock/runs/<run>/<sha256>.partial 2"),
+        (
+            "apart",
+            "after open <root>/.penstock/runs/<run>/<sha256>-<thread>.partial 1",
+        ),
         # A run of which the store has a name and nothing else.
         ("again", "before Store.begin_run.<locals>.<lambda> 1"),
         ("again", "after Store.begin_run.<locals>.<lambda> 1"),
