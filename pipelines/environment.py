@@ -47,11 +47,12 @@ _VARIABLES = (
 )
 
 
-def capture(root: Path, code_dir: Path) -> dict[str, PropertyValue]:
+def capture(root: Path, run_folder: Path, code_dir: Path) -> dict[str, PropertyValue]:
     """Return what a process of its own, started now, runs in.
 
     Args:
         root: Folder that artifacts lie in; the list of packages is kept there.
+        run_folder: The run's own folder; the list is written there first.
         code_dir: Folder of the user's code, in a Git repository or not.
 
     Returns:
@@ -61,7 +62,7 @@ def capture(root: Path, code_dir: Path) -> dict[str, PropertyValue]:
         commit, `..._git_dirty` (0 or 1).
     """
     said: dict[str, PropertyValue] = {
-        "packages": _kept(root, packages()),
+        "packages": _kept(root, run_folder, packages()),
         **_machine(),
         "variables": json.dumps(_variables(), sort_keys=True),
         **_commit(code_dir),
@@ -126,14 +127,14 @@ def _packages(_: tuple[tuple[str, int], ...]) -> str:
     return "".join(f"{name}=={found[name]}\n" for name in sorted(found))
 
 
-def _kept(root: Path, text: str) -> str:
+def _kept(root: Path, run_folder: Path, text: str) -> str:
     """Write a list of packages where it is not yet, and return its digest."""
     digest = hashlib.sha256(text.encode()).hexdigest()
     path = packages_file(root, digest)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        name = f".{digest}.{os.getpid()}-{threading.get_ident()}.partial"
-        partial = path.with_name(name)
+        # Two components of a run may be doing the same.
+        partial = run_folder / f"{digest}-{threading.get_ident()}.partial"
         try:
             partial.write_text(text, encoding="utf-8")
             sync(partial)
