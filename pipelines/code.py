@@ -25,7 +25,6 @@ import json
 import os
 import sys
 import sysconfig
-import threading
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -88,11 +87,15 @@ class Code:
     remarks: tuple[str, ...]
     folder: Path
 
-    def keep(self, root: Path) -> None:
+    def keep(self, root: Path, run_folder: Path) -> None:
         """Keep the files, and what of them counts, below a root: `.penstock/code`.
 
         Files are named by the SHA-256 of their bytes, and the list of what counts by
         the digest of the code.
+
+        Args:
+            root: The root.
+            run_folder: The run's own folder; they are written there first.
         """
         folder = root / ".penstock" / "code"
         listing = folder / f"{self.digest.removeprefix('sha256:')}.json"
@@ -101,7 +104,7 @@ class Code:
         folder.mkdir(parents=True, exist_ok=True)
         for each in self.files.values():
             if not (folder / each.sha256).exists():
-                _write(folder / each.sha256, each.source)
+                _write(folder / each.sha256, each.source, run_folder)
         data = {
             "symbols": dict(self.symbols),
             "files": {
@@ -110,7 +113,8 @@ class Code:
             },
             "remarks": list(self.remarks),
         }
-        _write(listing, json.dumps(data, indent=1, sort_keys=True).encode())
+        content = json.dumps(data, indent=1, sort_keys=True).encode()
+        _write(listing, content, run_folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,9 +150,9 @@ def kept_symbols(root: Path, digest: str) -> dict[str, str]:
     return found
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, run_folder: Path) -> None:
     """Write a file that is whole as soon as it has its name."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    partial = run_folder / f"{path.name}.partial"
     partial.write_bytes(content)
     os.replace(partial, path)
 

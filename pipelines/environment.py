@@ -24,7 +24,8 @@ from penstock.pipelines.child import ENVIRONMENT
 from penstock.pipelines.disk import sync
 from penstock.schemas.artifacts import PropertyValue
 
-_PREFIX = "penstock_environment_"
+PREFIX = "penstock_environment_"
+"""How the names of these properties begin."""
 
 _GIT_SECONDS = 2.0
 
@@ -46,11 +47,12 @@ _VARIABLES = (
 )
 
 
-def capture(root: Path, code_dir: Path) -> dict[str, PropertyValue]:
+def capture(root: Path, run_folder: Path, code_dir: Path) -> dict[str, PropertyValue]:
     """Return what a process of its own, started now, runs in.
 
     Args:
         root: Folder that artifacts lie in; the list of packages is kept there.
+        run_folder: The run's own folder; the list is written there first.
         code_dir: Folder of the user's code, in a Git repository or not.
 
     Returns:
@@ -60,25 +62,25 @@ def capture(root: Path, code_dir: Path) -> dict[str, PropertyValue]:
         commit, `..._git_dirty` (0 or 1).
     """
     said: dict[str, PropertyValue] = {
-        "packages": _kept(root, packages()),
+        "packages": _kept(root, run_folder, packages()),
         **_machine(),
         "variables": json.dumps(_variables(), sort_keys=True),
         **_commit(code_dir),
     }
-    return {f"{_PREFIX}{name}": value for name, value in said.items()}
+    return {f"{PREFIX}{name}": value for name, value in said.items()}
 
 
 def described(properties: Mapping[str, PropertyValue]) -> str:
     """Return in one line what an execution ran in; the empty string if not captured."""
-    if f"{_PREFIX}packages" not in properties:
+    if f"{PREFIX}packages" not in properties:
         return ""
     said = {
-        name: str(properties.get(f"{_PREFIX}{name}", ""))
+        name: str(properties.get(f"{PREFIX}{name}", ""))
         for name in ("packages", "python", "cpu", "cpu_count", "git_commit")
     }
     commit = said["git_commit"]
     if re.fullmatch(r"[0-9a-f]{40,}", commit):
-        is_dirty = properties.get(f"{_PREFIX}git_dirty") == 1
+        is_dirty = properties.get(f"{PREFIX}git_dirty") == 1
         commit = f"commit {commit[:12]}{' with changes' if is_dirty else ''}"
     return (
         f"{said['python']}, packages {said['packages'].removeprefix('sha256:')[:12]}, "
@@ -125,14 +127,14 @@ def _packages(_: tuple[tuple[str, int], ...]) -> str:
     return "".join(f"{name}=={found[name]}\n" for name in sorted(found))
 
 
-def _kept(root: Path, text: str) -> str:
+def _kept(root: Path, run_folder: Path, text: str) -> str:
     """Write a list of packages where it is not yet, and return its digest."""
     digest = hashlib.sha256(text.encode()).hexdigest()
     path = packages_file(root, digest)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        name = f".{digest}.{os.getpid()}-{threading.get_ident()}.partial"
-        partial = path.with_name(name)
+        # Two components of a run may be doing the same.
+        partial = run_folder / f"{digest}-{threading.get_ident()}.partial"
         try:
             partial.write_text(text, encoding="utf-8")
             sync(partial)

@@ -32,17 +32,25 @@ from penstock.pipelines.sqlite_file import is_other_database, turn
 from penstock.schemas.artifacts import (
     ARTIFACT_TYPES,
     Artifact,
+    ArtifactState,
     Examples,
     ExternalArtifact,
     PropertyValue,
 )
-from penstock.schemas.errors import MetadataError, PipelineError
+from penstock.schemas.errors import (
+    MetadataError,
+    PipelineError,
+    UnknownName,
+    did_you_mean,
+    quoted,
+)
 
 if TYPE_CHECKING:
     from ml_metadata.metadata_store import metadata_store
     from ml_metadata.proto import metadata_store_pb2
 
     from penstock.components.base import Component
+    from penstock.pipelines.history import Pipelines
 
 _T = TypeVar("_T")
 _A = TypeVar("_A", bound=Artifact)
@@ -64,6 +72,9 @@ _SPANS_EACH = 100
 # Among how many of the last executions, of all pipelines, something is looked for
 # before all that a pipeline has is looked at.
 _RECENT = 2_048
+
+# The same of artifacts and of contexts, and how many are looked at at a time.
+_NEWEST, _BLOCK = 1_000, 50
 
 
 class State(enum.Enum):
@@ -125,6 +136,32 @@ class ExecutionRecord:
     properties: Mapping[str, PropertyValue]
     inputs: Mapping[str, tuple[Artifact, ...]]
     outputs: Mapping[str, tuple[Artifact, ...]]
+
+    def __getitem__(self, key: str) -> Artifact:
+        """Return an output by its key, as in `run["Trainer"]["model"]`.
+
+        Raises:
+            MetadataError: If there is no output of that key, or several artifacts.
+        """
+        made = self.outputs.get(key, ())
+        if len(made) == 1:
+            return made[0]
+        if made:
+            raise MetadataError(
+                f"'{self.component}' wrote {len(made)} artifacts under '{key}'. Take "
+                f"them from .outputs['{key}']."
+            )
+        raise UnknownName(
+            f"'{self.component}' has no output '{key}' (it is {self.state.value} and "
+            f"wrote {quoted(self.outputs)}).{did_you_mean(key, self.outputs)}"
+        )
+
+    def __getattr__(self, name: str) -> Artifact:
+        """Return an output by its key, as in `run["Trainer"].model`."""
+        # Python itself asks for names like this one, some before there are outputs.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -695,7 +732,11 @@ class Store:
         found = self._find_external(artifact, type_id)
         if found is not None:
             return found
-        content = hashlib.sha256(f"{artifact.uri}\0{artifact.digest}".encode())
+        # The name is the same in every process, so that only one of them makes it;
+        # another after each that was deleted.
+        deleted = sum(each.is_deleted for each in self.artifacts_at(artifact.uri))
+        said = f"{artifact.uri}\0{artifact.digest}\0{deleted or ''}"
+        content = hashlib.sha256(said.rstrip("\0").encode())
         name = f"{type(artifact).TYPE_NAME}:{content.hexdigest()}"
         proto = self._artifact_proto(artifact, name, is_external=True)
         try:
@@ -711,9 +752,9 @@ class Store:
             lambda: self._mlmd.get_artifacts_by_uri(artifact.uri)
         )
         for proto in same_place:
-            digest = proto.custom_properties["digest"].string_value
-            is_same = proto.uri == artifact.uri and digest == artifact.digest
-            if is_same and proto.type_id == type_id:
+            found = self._artifact(proto)
+            is_same = found.uri == artifact.uri and found.digest == artifact.digest
+            if is_same and proto.type_id == type_id and not found.is_deleted:
                 return int(proto.id)
         return None
 
@@ -751,6 +792,23 @@ class Store:
                 ) from error
         return proto
 
+    def set_artifact_state(
+        self, artifacts: Iterable[Artifact], state: ArtifactState
+    ) -> None:
+        """Record in one transaction how artifacts of the store stand.
+
+        Args:
+            artifacts: The artifacts, which are given that state themselves too.
+            state: How they stand from now on.
+        """
+        changed = {each.id: each for each in artifacts if each.id is not None}
+        protos = self._artifact_protos(changed)
+        for proto in protos.values():
+            proto.state = self._pb.Artifact.State.Value(state.name)
+        self._patiently(lambda: self._mlmd.put_artifacts(list(protos.values())))
+        for artifact in changed.values():
+            artifact.state = state
+
     # Reading -------------------------------------------------------------------
 
     def _execution_proto(self, id: int) -> metadata_store_pb2.Execution:
@@ -782,17 +840,25 @@ class Store:
             for values in (proto.properties, proto.custom_properties)
             for key, value in values.items()
         }
-        return kind(
+        artifact = kind(
             proto.uri,
             properties=properties,
             digest=str(properties.get("digest", "")),
             id=int(proto.id),
+            records=self,
         )
+        state = self._pb.Artifact.State.Name(proto.state)
+        if state in ArtifactState.__members__:
+            artifact.state = ArtifactState[state]
+        return artifact
 
     def kind(self, name: str) -> type[Artifact]:
-        """Return the class that stands for an artifact type of the store."""
-        known = ARTIFACT_TYPES.get(name)
-        # Else it is a type of the user's own, or another tool's.
+        """Return the class that stands for an artifact type of the store.
+
+        One that is neither ours nor, as a class that is imported, the user's own is
+        another tool's, or of a module that is not loaded: it gets a class of its name.
+        """
+        known = ARTIFACT_TYPES.get(name) or _users_kind(Artifact, name)
         return known or type(name, (Artifact,), {"TYPE_NAME": name})
 
     def artifact(self, id: int) -> Artifact:
@@ -840,17 +906,112 @@ class Store:
         found = [self._artifact(proto) for proto in sorted(protos, key=_by_id)]
         return [each for each in found if name in (None, each.TYPE_NAME)]
 
+    def artifacts_at(self, uri: str) -> list[Artifact]:
+        """Return the artifacts with a location, in the order they were recorded."""
+        protos = self._patiently(lambda: self._mlmd.get_artifacts_by_uri(uri))
+        return [self._artifact(proto) for proto in sorted(protos, key=_by_id)]
+
+    def newest_artifacts(self, kind: type[Artifact]) -> Iterator[Artifact]:
+        """Yield the artifacts of a type, the one that was recorded last first.
+
+        Little is read for the first ones, however long the history is.
+
+        Args:
+            kind: The type.
+        """
+        low = 0
+        for block in self._newest_blocks(
+            self._mlmd.get_artifacts, self._mlmd.get_artifacts_by_id
+        ):
+            low = block[-1].id
+            for proto in block:
+                if self._type_name(proto.type_id, "artifact") == kind.TYPE_NAME:
+                    yield self._artifact(proto)
+        # ML Metadata's own paging sorts all that it chooses from, for every page.
+        for artifact in reversed(self.artifacts(kind) if low > 1 else []):
+            if artifact.id is not None and artifact.id < low:
+                yield artifact
+
+    def _newest_blocks(
+        self,
+        list_with: Callable[[Any], list[Any]],
+        get_by_id: Callable[[list[int]], list[Any]],
+    ) -> Iterator[list[Any]]:
+        """Yield the newest protos of a kind in blocks, the newest first."""
+        newest = self._patiently(lambda: list_with(self._newest_first(1)))
+        end = int(newest[0].id) if newest else 0
+        for high in range(end, max(end - _NEWEST, 0), -_BLOCK):
+            ids = list(range(max(high - _BLOCK, 0) + 1, high + 1))
+            block = self._patiently(lambda ids=ids: get_by_id(ids))  # type: ignore[misc]
+            if block:
+                yield sorted(block, key=_by_id, reverse=True)
+
+    def _contexts_around(
+        self, call: Callable[[], list[metadata_store_pb2.Context]]
+    ) -> list[metadata_store_pb2.Context]:
+        """Return the contexts of something, which may be in none."""
+        try:
+            return self._patiently(call)
+        except MetadataError as error:
+            if "No contexts found" not in str(error.__cause__):
+                raise
+            return []
+
+    @property
+    def pipelines(self) -> Pipelines:
+        """The pipelines that the store knows, by name, with their runs."""
+        from penstock.pipelines.history import Pipelines
+
+        return Pipelines(self)
+
+    def pipeline_names(self) -> list[str]:
+        """Return the names of the pipelines, in the order of their first runs."""
+        contexts = self._patiently(lambda: self._mlmd.get_contexts_by_type("pipeline"))
+        return [each.name for each in sorted(contexts, key=_by_id)]
+
+    def newest_runs(self, pipeline: str | None = None) -> Iterator[RunRecord]:
+        """Yield runs, the newest first.
+
+        Little is read for the first ones, however long the history is.
+
+        Args:
+            pipeline: Only those of this pipeline.
+        """
+        low = 0
+        for block in self._newest_blocks(
+            self._mlmd.get_contexts, self._mlmd.get_contexts_by_id
+        ):
+            low = block[-1].id
+            for context in block:
+                if context.type == "pipeline_run":
+                    run = self._run(context)
+                    if pipeline in (None, run.pipeline):
+                        yield run
+        for context in reversed(self._run_contexts(pipeline) if low > 1 else []):
+            if context.id < low:
+                yield self._run(context)
+
+    def _run_contexts(self, pipeline: str | None) -> list[metadata_store_pb2.Context]:
+        if pipeline is None:
+            found = self._patiently(
+                lambda: self._mlmd.get_contexts_by_type("pipeline_run")
+            )
+        else:
+            parent = self._find_context("pipeline", pipeline)
+            if parent is None:
+                return []
+            found = self._patiently(
+                lambda: self._mlmd.get_children_contexts_by_context(parent.id)
+            )
+        return sorted(found, key=_by_id)
+
     def runs(self, pipeline: str | None = None) -> list[RunRecord]:
         """Return the runs in the order they began.
 
         Args:
             pipeline: Only those of this pipeline.
         """
-        contexts = self._patiently(
-            lambda: self._mlmd.get_contexts_by_type("pipeline_run")
-        )
-        found = [self._run(context) for context in sorted(contexts, key=_by_id)]
-        return [each for each in found if pipeline in (None, each.pipeline)]
+        return [self._run(context) for context in self._run_contexts(pipeline)]
 
     def run(self, run_id: str) -> RunRecord:
         """Return a run by its id.
@@ -910,58 +1071,129 @@ class Store:
         protos = self._patiently(lambda: self._mlmd.get_executions_by_type(type_name))
         return self._records(sorted(protos, key=_by_id))
 
+    def upstream(self, artifact: Artifact, kind: type[_A]) -> tuple[_A, ...]:
+        """Return the artifacts of a type that one came from; see `lineage.upstream`."""
+        from penstock.pipelines import lineage
+
+        found = lineage.upstream(self, artifact).of(kind)
+        return tuple(each for each in found if each.id != artifact.id)
+
+    def downstream(self, artifact: Artifact, kind: type[_A]) -> tuple[_A, ...]:
+        """Return the artifacts of a type that came of one; see `lineage.downstream`."""
+        from penstock.pipelines import lineage
+
+        found = lineage.downstream(self, artifact).of(kind)
+        return tuple(each for each in found if each.id != artifact.id)
+
     def producers(self, artifacts: Iterable[Artifact]) -> list[ExecutionRecord]:
-        """Return the executions that wrote these artifacts."""
-        return self._by_events(artifacts, outputs=True)
+        """Return the executions that these artifacts were first written by."""
+        return self.executions_by_id(self.first_producers(artifacts))
 
     def consumers(self, artifacts: Iterable[Artifact]) -> list[ExecutionRecord]:
         """Return the executions that read these artifacts."""
-        return self._by_events(artifacts, outputs=False)
+        return self.executions_by_id(self.readers(artifacts))
 
-    def _by_events(
-        self, artifacts: Iterable[Artifact], *, outputs: bool
+    def executions_by_id(
+        self, ids: Iterable[int], known: dict[int, Artifact] | None = None
     ) -> list[ExecutionRecord]:
-        ids = sorted({each.id for each in artifacts if each.id is not None})
-        if not ids:
-            return []
-        events = self._patiently(lambda: self._mlmd.get_events_by_artifact_ids(ids))
-        wanted = sorted(
-            {
-                int(event.execution_id)
-                for event in events
-                if (event.type in self._output_events()) is outputs
-            }
-        )
+        """Return executions by their numbers, in the order they began.
+
+        Args:
+            ids: The numbers; those of no execution are left out.
+            known: Artifacts by number that need not be read; those that are read are
+                added to it.
+        """
+        wanted = sorted(set(ids))
         if not wanted:
             return []
         protos = self._patiently(lambda: self._mlmd.get_executions_by_id(wanted))
-        return self._records(sorted(protos, key=_by_id))
+        return self._records(sorted(protos, key=_by_id), known)
+
+    def first_producers(self, artifacts: Iterable[Artifact]) -> set[int]:
+        """Return the numbers of the executions that first wrote these artifacts."""
+        return set(self._first_writers(artifacts).values())
+
+    def first_records(
+        self, artifacts: Iterable[Artifact]
+    ) -> dict[int, ExecutionRecord]:
+        """Return what first wrote each of these artifacts, by the artifact's number.
+
+        What nothing wrote is left out.
+        """
+        writers = self._first_writers(artifacts)
+        records = {each.id: each for each in self.executions_by_id(writers.values())}
+        return {id: records[each] for id, each in writers.items() if each in records}
+
+    def _first_writers(self, artifacts: Iterable[Artifact]) -> dict[int, int]:
+        """Return the execution that first wrote each artifact, by its number.
+
+        Cached executions stand for what an earlier one wrote. Artifacts say which that
+        was: an artifact that every run reads has more events than can be looked through
+        for it. Only those that TFX wrote, or an older penstock, do not.
+        """
+        found: dict[int, int] = {}
+        silent = []
+        for each in artifacts:
+            said = each.properties.get("penstock_execution")
+            if each.id is None:
+                continue
+            if isinstance(said, int | float):
+                found[each.id] = int(said)
+            elif not _is_from_outside(each):
+                silent.append(each.id)
+        first: dict[int, tuple[int, int]] = {}
+        for event in self._events_of(silent):
+            if event.type in self._writing_events():
+                mark = (int(event.milliseconds_since_epoch), int(event.execution_id))
+                id = int(event.artifact_id)
+                first[id] = min(first.get(id, mark), mark)
+        return found | {id: execution for id, (_, execution) in first.items()}
+
+    def readers(self, artifacts: Iterable[Artifact]) -> dict[int, set[str]]:
+        """Return the keys under which artifacts were read, by number of execution."""
+        found: dict[int, set[str]] = {}
+        for event in self._events_of(each.id for each in artifacts if each.id):
+            if event.type not in self._output_events():
+                keys = found.setdefault(int(event.execution_id), set())
+                keys.update(key for key, _ in _path(event))
+        return found
+
+    def _events_of(self, artifact_ids: Iterable[int]) -> list[metadata_store_pb2.Event]:
+        ids = sorted(set(artifact_ids))
+        if not ids:
+            return []
+        return self._patiently(lambda: self._mlmd.get_events_by_artifact_ids(ids))
 
     def _output_events(self) -> tuple[int, ...]:
         event = self._pb.Event
         return (event.OUTPUT, event.DECLARED_OUTPUT, event.INTERNAL_OUTPUT)
 
     def _records(
-        self, protos: Sequence[metadata_store_pb2.Execution]
+        self,
+        protos: Sequence[metadata_store_pb2.Execution],
+        known: dict[int, Artifact] | None = None,
     ) -> list[ExecutionRecord]:
         if not protos:
             return []
+        made = {} if known is None else known
         ids = [proto.id for proto in protos]
         events = self._patiently(lambda: self._mlmd.get_events_by_execution_ids(ids))
-        stored = self._artifact_protos(event.artifact_id for event in events)
-        made = {id: self._artifact(proto) for id, proto in stored.items()}
-        slots: dict[tuple[int, bool, str], list[tuple[int, Artifact]]] = {}
+        unknown = {int(event.artifact_id) for event in events} - made.keys()
+        for id, proto in self._artifact_protos(unknown).items():
+            made[id] = self._artifact(proto)
+        slots: dict[int, dict[tuple[bool, str], list[tuple[int, Artifact]]]] = {}
         for event in events:
             is_output = event.type in self._output_events()
+            own = slots.setdefault(int(event.execution_id), {})
             for key, index in _path(event):
-                slot = (int(event.execution_id), is_output, key)
-                slots.setdefault(slot, []).append((index, made[event.artifact_id]))
-        return [self._record(proto, slots) for proto in protos]
+                listed = own.setdefault((is_output, key), [])
+                listed.append((index, made[event.artifact_id]))
+        return [self._record(proto, slots.get(proto.id, {})) for proto in protos]
 
     def _record(
         self,
         proto: metadata_store_pb2.Execution,
-        slots: Mapping[tuple[int, bool, str], list[tuple[int, Artifact]]],
+        slots: Mapping[tuple[bool, str], list[tuple[int, Artifact]]],
     ) -> ExecutionRecord:
         properties = {
             key: _get(value) for key, value in proto.custom_properties.items()
@@ -971,7 +1203,7 @@ class Store:
             for name in ("pipeline", "run", "component")
         )
         if not run_id:  # written by TFX, by an older penstock, or outside of any run
-            contexts = self._patiently(
+            contexts = self._contexts_around(
                 lambda: self._mlmd.get_contexts_by_execution(proto.id)
             )
             names = {context.type: context.name for context in contexts}
@@ -979,10 +1211,9 @@ class Store:
             run_id = names.get("pipeline_run", "")
             component = component or names.get("node", "").removeprefix(f"{pipeline}.")
         sides: tuple[dict[str, tuple[Artifact, ...]], ...] = ({}, {})
-        for (execution_id, is_output, key), items in slots.items():
-            if execution_id == proto.id:
-                ordered = tuple(each for _, each in sorted(items, key=lambda i: i[0]))
-                sides[is_output][key] = ordered
+        for (is_output, key), items in slots.items():
+            ordered = tuple(each for _, each in sorted(items, key=lambda i: i[0]))
+            sides[is_output][key] = ordered
         created = proto.create_time_since_epoch / 1_000
         return ExecutionRecord(
             id=int(proto.id),
@@ -1078,7 +1309,7 @@ class Store:
                 component in names
             )
         # Written by TFX, by an older penstock, or outside of any run.
-        contexts = self._patiently(
+        contexts = self._contexts_around(
             lambda: self._mlmd.get_contexts_by_execution(proto.id)
         )
         found = {(each.type, each.name) for each in contexts}
@@ -1239,7 +1470,12 @@ class Store:
     # Spans ---------------------------------------------------------------------
 
     def examples_by_span(
-        self, pipeline: str, *, first: int | None = None, last: int | None = None
+        self,
+        pipeline: str,
+        *,
+        first: int | None = None,
+        last: int | None = None,
+        deleted: bool = False,
     ) -> Iterator[list[Examples]]:
         """Yield the Examples of a pipeline that have a span, in groups.
 
@@ -1249,6 +1485,7 @@ class Store:
             pipeline: Name of the pipeline.
             first: Leave out lesser spans.
             last: Leave out greater spans.
+            deleted: Give those too whose files are deleted.
         """
         low = -math.inf if first is None else first
         high = math.inf if last is None else last
@@ -1256,7 +1493,7 @@ class Store:
         if top is None or not top.custom_properties["is_whole"].int_value:
             everything = self._find_context("pipeline", pipeline)
             if everything is not None:
-                yield self._examples_in(everything, low, high)
+                yield self._examples_in(everything, low, high, deleted)
             return
         below = self._patiently(
             lambda: self._mlmd.get_children_contexts_by_context(top.id)
@@ -1267,16 +1504,20 @@ class Store:
             if low < end and start <= high:
                 # What was read to make them is there too, whatever its span.
                 least, most = max(low, start), min(high, end - 1)
-                yield self._examples_in(blocks[block], least, most)
+                yield self._examples_in(blocks[block], least, most, deleted)
 
     def _examples_in(
-        self, context: metadata_store_pb2.Context, low: float, high: float
+        self,
+        context: metadata_store_pb2.Context,
+        low: float,
+        high: float,
+        deleted: bool,
     ) -> list[Examples]:
         found = self._artifacts_in(context, {Examples.TYPE_NAME})
-        live = [self._artifact(each) for each in found if self._is_live(each)]
+        wanted = [each for each in found if deleted or self._is_live(each)]
         return [
             each
-            for each in live
+            for each in map(self._artifact, wanted)
             if isinstance(each, Examples)
             and each.span is not None
             and low <= each.span <= high
@@ -1435,6 +1676,25 @@ def _unwrapped(value: Any) -> Any:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+def _users_kind(parent: type[Artifact], name: str) -> type[Artifact] | None:
+    """Return the class below another one that somebody declared for a type."""
+    for each in parent.__subclasses__():
+        if name == each.TYPE_NAME and each.__module__ != __name__:
+            return each
+        if found := _users_kind(each, name):
+            return found
+    return None
+
+
+def _is_from_outside(artifact: Artifact) -> bool:
+    """Return whether penstock recorded an artifact that no execution made.
+
+    TFX's importer writes what it calls external, and no digests.
+    """
+    is_external = artifact.properties.get("is_external") == 1
+    return is_external and "digest" in artifact.properties
 
 
 def _has_parts(proto: metadata_store_pb2.Execution) -> bool:

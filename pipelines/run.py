@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
@@ -154,7 +155,7 @@ def run(
     repair(folder, opened)
     check_names(pipeline, force, "force")
     selection = select(pipeline, opened, resume=resume, only=only, from_=from_, to=to)
-    codes = _codes(pipeline, selection.executed, folder)
+    codes = _codes(pipeline, selection.executed)
     run_id = _new_run_id(folder)
     active = ActiveRun(
         pipeline=pipeline.name,
@@ -169,6 +170,8 @@ def run(
         on_change=on_change or (lambda execution: None),
     )
     with living(folder, run_id, opened) as alive:
+        for code in {each.digest: each for each in codes.values()}.values():
+            code.keep(folder, active.folder)
         started = datetime.now(timezone.utc)
         given = {f"parameter_{key}": each for key, each in (parameters or {}).items()}
         opened.begin_run(
@@ -216,8 +219,8 @@ def run(
     return result
 
 
-def _codes(pipeline: Pipeline, names: Collection[str], root: Path) -> dict[str, Code]:
-    """Return the code of components as it is now, which is what will run; keep it."""
+def _codes(pipeline: Pipeline, names: Collection[str]) -> dict[str, Code]:
+    """Return the code of components as it is now, which is what will run."""
     reader = Reader()
     codes = {
         each.name: reader.code_of(each)
@@ -226,7 +229,6 @@ def _codes(pipeline: Pipeline, names: Collection[str], root: Path) -> dict[str, 
     }
     for code in {each.digest: each for each in codes.values()}.values():
         check_loaded(code)
-        code.keep(root)
     return codes
 
 
@@ -313,9 +315,8 @@ def usable_root(root: str | Path) -> Path:
     try:
         runs = folder / ".penstock" / "runs"
         runs.mkdir(parents=True, exist_ok=True)
-        probe = runs / f".probe-{os.getpid()}-{threading.get_ident()}"
-        probe.mkdir()
-        probe.rmdir()
+        with tempfile.TemporaryFile(dir=runs):  # it has no name to be left behind
+            pass
     except OSError as error:
         raise PipelineError(
             f"Root '{root}' cannot be written: {error.strerror}: '{error.filename}'. "

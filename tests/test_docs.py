@@ -59,6 +59,7 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "blessing.md",
         "environment.md",
         "evaluation.md",
+        "housekeeping.md",
         "ingestion.md",
         "lineage.md",
         "models.md",
@@ -124,6 +125,12 @@ def test_the_guide_to_slices_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "slices.md"
     (printed, _) = re.findall(r"^```text\n(.*?)^```$", guide.read_text(), re.M | re.S)
     assert run_blocks(tmp_path, guide) == printed
+
+
+def test_the_guide_to_housekeeping_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "housekeeping.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
 
 
 def test_the_guide_to_models_runs(tmp_path: Path) -> None:

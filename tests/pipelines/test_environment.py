@@ -49,7 +49,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def commit_of(folder: Path) -> dict[str, Any]:
-    said = capture(folder.parent / "root", folder)
+    said = capture(folder.parent / "root", folder.parent, folder)
     return {
         name.removeprefix("penstock_environment_git_"): value
         for name, value in said.items()
@@ -61,7 +61,7 @@ def commit_of(folder: Path) -> dict[str, Any]:
 
 
 def test_the_packages_are_kept_by_their_digest(tmp_path: Path) -> None:
-    said = capture(tmp_path, tmp_path)
+    said = capture(tmp_path, tmp_path, tmp_path)
     digest = str(said["penstock_environment_packages"])
     file = packages_file(tmp_path, digest)
     assert file.parent == tmp_path / ".penstock" / "environments"
@@ -86,10 +86,10 @@ def test_every_installed_package_is_listed() -> None:
 
 
 def test_the_list_that_is_there_is_not_written_again(tmp_path: Path) -> None:
-    said = capture(tmp_path, tmp_path)
+    said = capture(tmp_path, tmp_path, tmp_path)
     file = packages_file(tmp_path, str(said["penstock_environment_packages"]))
     before = file.stat()
-    assert capture(tmp_path, tmp_path) == said
+    assert capture(tmp_path, tmp_path, tmp_path) == said
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (
         *(before.st_ino, before.st_mtime_ns),
     )
@@ -125,8 +125,8 @@ def test_a_list_that_cannot_be_written_leaves_nothing_behind(
 
     monkeypatch.setattr(environment, "sync", full)
     with pytest.raises(OSError, match="No space left"):
-        capture(tmp_path, tmp_path)
-    assert list((tmp_path / ".penstock" / "environments").iterdir()) == []
+        capture(tmp_path, tmp_path, tmp_path)
+    assert not [each for each in tmp_path.rglob("*") if each.is_file()]
 
 
 def test_packages_are_read_once_per_process(
@@ -143,7 +143,7 @@ def test_packages_are_read_once_per_process(
     environment._packages.cache_clear()
     monkeypatch.setattr(sys, "path", [each for each in sys.path if "site-" in each])
     for _ in range(3):
-        capture(tmp_path, tmp_path)
+        capture(tmp_path, tmp_path, tmp_path)
     assert asked == [1]
 
 
@@ -151,7 +151,7 @@ def test_packages_are_read_once_per_process(
 
 
 def test_the_machine_is_described(tmp_path: Path) -> None:
-    said = capture(tmp_path, tmp_path)
+    said = capture(tmp_path, tmp_path, tmp_path)
     assert said["penstock_environment_python"] == (
         f"{platform.python_implementation()} {platform.python_version()}"
     )
@@ -181,7 +181,7 @@ def test_the_settings_are_those_of_a_component_of_its_own_process(
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/home/ada/x --xla_gpu_ops=true")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     said = json.loads(
-        str(capture(tmp_path, tmp_path)["penstock_environment_variables"])
+        str(capture(tmp_path, tmp_path, tmp_path)["penstock_environment_variables"])
     )
     assert {**said, **child.ENVIRONMENT} == said
     assert said["OMP_NUM_THREADS"] == "3"
@@ -195,7 +195,8 @@ def test_the_settings_are_those_of_a_component_of_its_own_process(
 def test_a_clean_tree_is_its_commit(repository: Path) -> None:
     head = git(repository, "rev-parse", "HEAD")
     assert commit_of(repository) == {"commit": head, "dirty": 0}
-    said = json.dumps(capture(repository.parent / "root", repository / "code"))
+    root = repository.parent
+    said = json.dumps(capture(root, root, repository / "code"))
     assert head in said
     for word in ("Ada", "ada", "secret", "example.org", "origin"):
         assert word not in said
@@ -279,7 +280,7 @@ def test_a_machine_without_git_is_told(
 
 
 def test_a_folder_that_is_gone_is_no_error(tmp_path: Path) -> None:
-    said = capture(tmp_path, tmp_path / "gone")
+    said = capture(tmp_path, tmp_path, tmp_path / "gone")
     assert said["penstock_environment_git_commit"] == "git failed"
 
 
@@ -329,7 +330,7 @@ def test_it_is_described_in_one_line() -> None:
 def test_it_is_shown_with_the_run(tmp_path: Path, penstock: Callable[..., Any]) -> None:
     store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
     store.begin_run("p", "r", {})
-    said = capture(tmp_path, tmp_path)
+    said = capture(tmp_path, tmp_path, tmp_path)
     store.begin_execution(
         Make(), pipeline="p", run_id="r", inputs={}, properties={**said}
     )
