@@ -28,7 +28,7 @@ KINDS = [
 ]
 """What a store can be, for fixtures and tests that are run with each."""
 
-USER = "penstock"
+USER = "tester"
 PASSWORD = "p w'\\\"@:/?#%&=é"
 """Has all that URLs, SQL and connection strings have a use for."""
 
