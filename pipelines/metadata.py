@@ -754,7 +754,9 @@ class Store:
         for proto in same_place:
             found = self._artifact(proto)
             is_same = found.uri == artifact.uri and found.digest == artifact.digest
-            if is_same and proto.type_id == type_id and not found.is_deleted:
+            if is_same and proto.type_id == type_id:
+                if found.is_deleted:  # its bytes are there again
+                    self.set_artifact_state([found], ArtifactState.LIVE)
                 return int(proto.id)
         return None
 

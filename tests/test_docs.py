@@ -64,6 +64,7 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "lineage.md",
         "models.md",
         "resolvers.md",
+        "runners.md",
         "runs.md",
         "serving-directory.md",
         "slices.md",
@@ -136,6 +137,12 @@ def test_the_guide_to_housekeeping_prints_what_it_says(tmp_path: Path) -> None:
 def test_the_guide_to_models_runs(tmp_path: Path) -> None:
     printed = run_blocks(tmp_path, DOCS / "models.md").splitlines()[-1]
     assert re.fullmatch(r"The tips are 1\.\d\d dollars off\.", printed)
+
+
+def test_the_guide_to_runners_runs_in_this_process(tmp_path: Path) -> None:
+    # And on Flink in tests/e2e/test_flink.py.
+    printed = run_blocks(tmp_path, DOCS / "runners.md")
+    assert printed == "complete {'train': 1320, 'eval': 680}\n"
 
 
 def test_the_guide_to_your_own_component_runs(tmp_path: Path) -> None:

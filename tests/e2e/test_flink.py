@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -297,6 +298,25 @@ def test_what_tfma_computes_is_the_same(
     there = ran(evaluator, tmp_path / "there", flink.options)
     assert "poisson" in here.evaluation.properties
     assert_same_metrics(here.evaluation.path, there.evaluation.path)
+
+
+def test_the_guide_runs(tmp_path: Path, flink: Cluster) -> None:
+    guide = (CHECKOUT / "docs" / "runners.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "describe.py").write_text(code, encoding="utf-8")
+    printed = [
+        subprocess.run(
+            [sys.executable, "describe.py", *options],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+        for options in ((), flink.options)
+    ]
+    assert printed[0] == printed[1]
+    assert printed[0].startswith("complete {'train': ")
 
 
 # What goes wrong -----------------------------------------------------------------
