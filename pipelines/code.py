@@ -684,7 +684,8 @@ class _Walk:
             # Bound by an import as well, as in `try: import x` with `x = None` after.
             if name not in made.imports:
                 return True
-        if name in made.imports:
+        # What a package imports from itself is a module of it (below).
+        if made.imports.get(name, _Import(module, name)) != _Import(module, name):
             self._imported(made.imports[name], rest)
             return True
         if any(self._define(star, name, rest) for star in made.stars):
