@@ -1,4 +1,4 @@
-"""Between run() and a component's run lie at most six frames and twenty-five files of ours.
+"""Between run() and a component's run lie at most six frames and 25 files of ours.
 
 Held by profiling a run, so that nobody has to read further than that to follow one.
 """

@@ -131,7 +131,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Import, then fork once per request."""
     import penstock.pipelines.plan
-    import penstock.pipelines.run
+    import penstock.pipelines.run  # noqa: F401
     from penstock.components.training import Trainer
     from penstock.components.validation import ImportSchemaGen
     from penstock.pipelines.code import Reader
