@@ -30,7 +30,7 @@ _SCENARIOS = ("first", "again", "apart", "repair")
 """Where every point counts; of Beam's only some are tried."""
 
 # Which runs are killed at random times, and how many of them there are at once.
-_AT_RANDOM = (("first", 1), ("first", 2), ("apart", 1), ("first", 2), ("apart", 2))
+_AT_RANDOM = (("whole", 1), ("whole", 2), ("apart", 1), ("whole", 2), ("apart", 2))
 _KILLS_AT_ONCE = 5
 
 _CARELESS = ("no repair", "no notes", "renamed late")
@@ -86,7 +86,7 @@ def _measure(options: argparse.Namespace, sites: list[Remote]) -> dict[str, Any]
     known: dict[str, Any] = {}
     if options.state is not None and options.state.exists():
         known = json.loads(options.state.read_text(encoding="utf-8"))
-    points = {name: sites[0]("points", name) for name in (*_SCENARIOS, "beam")}
+    points = {name: sites[0]("points", name) for name in _SCENARIOS}
     before = known.get("counts", {})
     counts = Counter(
         {
@@ -112,8 +112,9 @@ def _measure(options: argparse.Namespace, sites: list[Remote]) -> dict[str, Any]
         *_at_random("taxi_kills", [("taxi", 1)], options.taxi_kills, sums),
         *_at_random("random_kills", _AT_RANDOM, options.random_kills, sums),
         *_at_points(counts, options.kills),
-        *_beam(points["beam"], options.beam_kills, sums),
     ]
+    if options.beam_kills:
+        jobs += _beam(sites[0]("points", "beam"), options.beam_kills, sums)
     for number, (job, wrong) in enumerate(_done(sites, jobs)):
         name, point, *_ = job.arguments
         if job.kind == "kills":

@@ -412,9 +412,11 @@ def _is_home(root: Path, place: Path, number: int, writer: ExecutionRecord) -> b
         for key, made in writer.outputs.items()
         if number in [each.id for each in made]
     ]
+    # The longer name is for when an execution of another store had the shorter one.
+    names = (f"{writer.id}", f"{writer.id}-{writer.run_id}")
     parts = place.relative_to(root).parts
     return not parts[0].startswith(".") and parts in [
-        (writer.pipeline, writer.component, key, str(writer.id)) for key in keys
+        (writer.pipeline, writer.component, key, name) for key in keys for name in names
     ]
 
 

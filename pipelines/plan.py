@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from penstock.components.base import Component, declared
+from penstock.components.base import Component, Promise, declared
 from penstock.pipelines import cache
 from penstock.pipelines.code import Code, Reader, kept_symbols
 from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
@@ -23,6 +23,7 @@ from penstock.pipelines.resolution import gate, resolve
 from penstock.pipelines.rules import producers
 from penstock.pipelines.selection import check_names, select
 from penstock.schemas.artifacts import Answer, Artifact
+from penstock.schemas.errors import quoted
 
 
 class Forecast(enum.Enum):
@@ -69,13 +70,23 @@ class Plan:
 
 @dataclasses.dataclass
 class _Foreseen:
-    """How a component will have ended, as far as is known."""
+    """How a component will have ended, as far as is known.
+
+    Attributes:
+        state: RUNNING where it is not known.
+        reason: Why it will be skipped.
+        answer: What the verdict says that it will be skipped for.
+        outputs: What it will have written.
+        forecast: What is said of it.
+        verdicts: The components whose verdicts may still make it be skipped.
+    """
 
     state: State = State.RUNNING
     reason: str = ""
     answer: Answer | None = None
     outputs: dict[str, Artifact] = dataclasses.field(default_factory=dict)
     forecast: Forecast = Forecast.WILL_RUN
+    verdicts: tuple[str, ...] = ()
 
 
 def plan(
@@ -137,30 +148,30 @@ def _foresee(
 ) -> Iterator[str]:
     """Yield why a component will run or not; note in `ended` what comes of it."""
     foreseen = ended[component.name]
-    unknown = [
-        each
-        for each in _inputs_of(component)
-        if each.producer in ended and ended[each.producer].state is State.RUNNING
-    ]
-    for each in unknown:
-        if each.is_gate:
-            foreseen.forecast = Forecast.DEPENDS
-            yield f"It depends on the verdict of '{each.producer}'."
-            return
+    known = {
+        name: each for name, each in ended.items() if each.state is not State.RUNNING
+    }
+    left = ended.keys() - known.keys()
+    unknown = [each for each in _inputs_of(component) if each.producer in left]
+    part = _known_part(component, known) if unknown else component
+    live = resolve(part, pipeline.name, store, known)
+    closed = gate(live, store, known)
+    if closed is not None:
+        foreseen.state, foreseen.forecast = State.SKIPPED, Forecast.DEPENDS
+        foreseen.reason, foreseen.answer = closed.reason, closed.answer
+        yield f"It will be skipped: {closed.reason}"
+        return
+    foreseen.verdicts = _open_verdicts(component, unknown, ended)
+    if foreseen.verdicts:
+        foreseen.forecast = Forecast.DEPENDS
+        yield f"It depends on the verdict of {quoted(foreseen.verdicts)}."
+        return
     is_certain = component.name in force or not component.options.cache
     if unknown and not is_certain:
         foreseen.forecast = Forecast.DEPENDS
         names = dict.fromkeys(each.producer for each in unknown)
-        yield "It depends on the output of " + ", ".join(f"'{n}'" for n in names) + "."
+        yield f"It depends on the output of {quoted(names)}."
         return
-    if not unknown:
-        live = resolve(component, pipeline.name, store, ended)
-        closed = gate(live, store, ended)
-        if closed is not None:
-            foreseen.state, foreseen.forecast = State.SKIPPED, Forecast.DEPENDS
-            foreseen.reason, foreseen.answer = closed.reason, closed.answer
-            yield f"It will be skipped: {closed.reason}"
-            return
     if component.name in force:
         yield "It is forced."
         return
@@ -204,6 +215,35 @@ def _inputs_of(component: Component) -> Iterator[_Wired]:
     if resolves:
         for each in producers(component):
             yield _Wired(each.name, False)
+
+
+def _known_part(component: Component, known: Container[str]) -> Component:
+    """Return a component without the inputs that are not known before a run."""
+
+    def is_known(artifact: Artifact) -> bool:
+        source = artifact.source
+        if isinstance(source, Promise):
+            return source.producer.name in known
+        return not artifact.is_promise
+
+    unknown = {
+        name: None
+        for name, artifacts in component.inputs.items()
+        if not all(map(is_known, artifacts))
+    }
+    return component.bound(unknown, {})
+
+
+def _open_verdicts(
+    component: Component,
+    unknown: Sequence[_Wired],
+    ended: Mapping[str, _Foreseen],
+) -> tuple[str, ...]:
+    """Return whose verdicts may make a component be skipped, its own or one ahead."""
+    found = [each.producer for each in unknown if each.is_gate]
+    for each in producers(component):
+        found += ended[each.name].verdicts if each.name in ended else ()
+    return tuple(dict.fromkeys(found))
 
 
 def _changes(

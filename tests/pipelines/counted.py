@@ -84,14 +84,16 @@ class Apart(Component):
         _write(self.model, f"a model apart {self.salt}")
 
 
-def counted(ledger: Path, salt: str = "", seconds: float = 0.0) -> Pipeline:
-    """Return a pipeline with two outputs, retries, and a reader of everything."""
+def pair(ledger: Path, salt: str = "", seconds: float = 0.0) -> Pipeline:
+    """Return a pipeline with two outputs, and with retries."""
     halves = Halves(ledger=ledger, salt=salt, seconds=seconds)
-    stubborn = Stubborn(
-        examples=halves.examples,
-        ledger=ledger,
-        options=Options(retries=Retries(1, (ConnectionError,), backoff_seconds=0)),
-    )
+    return Pipeline("counted", [halves, _stubborn(halves)])
+
+
+def counted(ledger: Path, salt: str = "", seconds: float = 0.0) -> Pipeline:
+    """Return the pair with a reader of everything."""
+    halves = Halves(ledger=ledger, salt=salt, seconds=seconds)
+    stubborn = _stubborn(halves)
     whole = Whole(
         examples=halves.examples,
         statistics=halves.statistics,
@@ -99,6 +101,14 @@ def counted(ledger: Path, salt: str = "", seconds: float = 0.0) -> Pipeline:
         ledger=ledger,
     )
     return Pipeline("counted", [halves, stubborn, whole])
+
+
+def _stubborn(halves: Halves) -> Stubborn:
+    return Stubborn(
+        examples=halves.examples,
+        ledger=halves.ledger,
+        options=Options(retries=Retries(1, (ConnectionError,), backoff_seconds=0)),
+    )
 
 
 def apart(ledger: Path, salt: str = "", seconds: float = 0.0) -> Pipeline:

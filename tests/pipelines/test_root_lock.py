@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from penstock.pipelines.housekeeping import What, delete_garbage
+from penstock.pipelines.housekeeping import Garbage, What, delete_garbage
+from penstock.pipelines.metadata import State, Store
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.root_lock import in_use, runs_going_on, unused
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
+from penstock.schemas.artifacts import ArtifactState
 from penstock.schemas.errors import PipelineError
 from tests.pipelines.histories import NOTHING, NOW, History, alive, gone
 from tests.pipelines.toys import Fit, Make, Wait
@@ -173,7 +175,7 @@ from tests.pipelines.toys import toy
 
 root = Path(sys.argv[1])
 for number in range(int(sys.argv[2])):
-    with in_use(root):
+    with in_use(root):  # to look at the result before it is deleted
         pipeline = toy(rows=3 + number % 3, serving_dir=root / "serving")
         result = run(pipeline, root, runner=LocalRunner())
         assert result.state.value == "complete", result
@@ -210,3 +212,42 @@ def test_runs_lose_nothing_while_somebody_deletes_again_and_again(
         assert each.returncode == 0, said
     assert deleted > 0
     assert set(history.states().values()) == {"LIVE", "DELETED"}
+
+
+def test_a_run_holds_the_root_from_before_it_chooses_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def repair(root: Path, store: object) -> list[str]:
+        seen.append(refused(root))
+        return []
+
+    monkeypatch.setattr("penstock.pipelines.run.repair", repair)
+    run(Pipeline("p", [Make()]), tmp_path, runner=LocalRunner())
+    assert seen == ["another process"]
+    with unused(tmp_path):
+        pass
+
+
+def test_a_run_may_end_with_housekeeping(tmp_path: Path) -> None:
+    def clean(result: object) -> None:
+        store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
+        deleted.append(delete_garbage(store, tmp_path, NOTHING))
+
+    deleted: list[Garbage] = []
+    pipeline = Pipeline("p", [Make()], on_exit=[clean])
+    run(pipeline, tmp_path, runner=LocalRunner())
+    assert len(deleted[0].of(What.ARTIFACT)) == 1
+
+
+def test_what_is_marked_for_deletion_is_no_hit(tmp_path: Path) -> None:
+    pipeline = Pipeline("p", [Make()])
+    first = run(pipeline, tmp_path, runner=LocalRunner())["Make"].outputs["examples"]
+    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
+    again = run(pipeline, tmp_path, runner=LocalRunner())["Make"]
+    assert again.state is State.CACHED
+    store.set_artifact_state([first], ArtifactState.MARKED_FOR_DELETION)
+    third = run(pipeline, tmp_path, runner=LocalRunner())["Make"]
+    assert third.state is State.COMPLETE
+    assert third.outputs["examples"].id != first.id
