@@ -11,8 +11,6 @@ same; a harness that does not catch it proves nothing and fails.
 from __future__ import annotations
 
 import argparse
-import builtins
-import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -23,10 +21,7 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
-import traceback
-import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,16 +29,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from benchmarks._kills import Calls, answered, ended, forked
 from penstock.components.serving import version_dir
 
 Pusher = Callable[[Path, Path], int]
-
-# What these return comes from no file system, so there is no point in dying there.
-_NOT_FILES = {
-    *("_exit", "cpu_count", "fspath", "get_inheritable", "getegid", "geteuid"),
-    *("getpid", "getppid", "kill", "process_cpu_count", "sched_getaffinity"),
-    *("sched_yield", "strerror", "urandom"),
-}
 
 _START = ("first", "next")
 """States to push into: no serving directory yet; versions and killed pushes."""
@@ -101,116 +90,51 @@ def write_model(folder: Path, seed: int) -> None:
 # --- points: calls of the file system in a child
 
 
-class _Calls:
-    """Counts the calls of a process, and kills it at one of them.
+def _named(directory: Path, model: Path) -> Callable[[str], str]:
+    """Return what gives the name that stands for a path in points."""
+    roots = {
+        str(directory): "<serving>",
+        str(model): "<model>",
+        str(directory.parent): "<parent>",
+    }
 
-    A point reads `before os.mkdir <serving>/.penstock/staging/<push> 1`; the number at
-    the end tells equal calls apart.
-    """
-
-    def __init__(self, directory: Path, model: Path, kill_at: str | None) -> None:
-        self.points: list[str] = []
-        self._roots = {
-            str(directory): "<serving>",
-            str(model): "<model>",
-            str(directory.parent): "<parent>",
-        }
-        self._kill_at = kill_at
-        self._seen: Counter[str] = Counter()
-        self._paths: dict[int, str] = {}
-        self._lock = threading.Lock()
-        self._kill, self._getpid = os.kill, os.getpid
-
-    def record(self) -> None:
-        """Put itself between this process and the file system, for good."""
-        for name, call in list(vars(os).items()):
-            if isinstance(call, types.BuiltinFunctionType) and name not in _NOT_FILES:
-                setattr(os, name, self._wrapped(f"os.{name}", call))
-        fcntl.flock = self._wrapped("flock", fcntl.flock)
-        builtins.open = self._wrapped("open", builtins.open)
-        version_dir._renameat2 = self._wrapped("renameat2", version_dir._renameat2)
-
-    def _wrapped(self, name: str, call: Callable[..., Any]) -> Any:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            label = f"{name} {self._where(args)}"
-            with self._lock:
-                self._seen[label] += 1
-                point = f"{label} {self._seen[label]}"
-            self._reach(f"before {point}")
-            result = call(*args, **kwargs)
-            self._reach(f"after {point}")
-            if name == "os.open":
-                self._paths[result] = self._where(args)
-            return result
-
-        return wrapper
-
-    def _reach(self, point: str) -> None:
-        self.points.append(point)
-        if point == self._kill_at:
-            self._kill(self._getpid(), signal.SIGKILL)
-            time.sleep(60)  # The signal may take a moment; nothing more is done.
-
-    def _where(self, args: tuple[Any, ...]) -> str:
-        subject = args[0] if args else "."
-        if isinstance(subject, int):
-            return self._paths.get(subject, "descriptor")
-        path = os.fsdecode(subject)
-        for root, name in self._roots.items():
+    def named(path: str) -> str:
+        for root, name in roots.items():
             path = path.replace(root, name)
         path = re.sub(r"[0-9a-f]{64}", "<sha256>", path)
         path = re.sub(r"[0-9a-f]{32}", "<push>", path)
         path = re.sub(r"slot-\d", "slot-<n>", path)
         return re.sub(r"(/|^)\d+(?=$|/|\.json)", r"\1<n>", path)
 
-
-def _child(work: Callable[[Connection], None]) -> tuple[int, Connection]:
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    pid = os.fork()
-    if pid:
-        sender.close()
-        return pid, receiver
-    try:
-        work(sender)
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
+    return named
 
 
-def _ended(pid: int) -> int:
-    """Return how a child ended: 0, or minus the signal that killed it."""
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if code > 0:
-        raise RuntimeError("A push failed without being killed; see its traceback.")
-    return code
-
-
-def _answer(pid: int, pipe: Connection) -> Any:
-    try:
-        answer = pipe.recv()
-    except EOFError:
-        answer = None  # It died; `_ended` says so.
-    if _ended(pid):
-        raise RuntimeError("A push was killed that nobody meant to kill.")
-    return answer
+def _recorded(directory: Path, model: Path, kill_at: str | None) -> Calls:
+    """Put the recorder of calls between this process and the file system."""
+    calls = Calls(_named(directory, model), kill_at)
+    calls.hook_files()
+    calls.hook(
+        version_dir,
+        "_renameat2",
+        lambda args: f"renameat2 {calls.where(args)}",
+    )
+    return calls
 
 
 def _run(pusher: Pusher, directory: Path, model: Path) -> int:
-    number: int = _answer(*_child(lambda pipe: pipe.send(pusher(directory, model))))
+    number: int = answered(*forked(lambda pipe: pipe.send(pusher(directory, model))))
     return number
 
 
 def _points(pusher: Pusher, directory: Path, model: Path) -> list[str]:
     def work(pipe: Connection) -> None:
         send = pipe.send
-        calls = _Calls(directory, model, None)
-        calls.record()
+        calls = _recorded(directory, model, None)
         pusher(directory, model)
         points = list(calls.points)
         send(points)
 
-    points: list[str] = _answer(*_child(work))
+    points: list[str] = answered(*forked(work))
     return points
 
 
@@ -218,11 +142,11 @@ def _killed(pusher: Pusher, directory: Path, model: Path, point: str) -> bool:
     """Run a push that dies at a point; return whether it came by that point."""
 
     def work(_: Connection) -> None:
-        _Calls(directory, model, point).record()
+        _recorded(directory, model, point)
         pusher(directory, model)
 
-    pid, _ = _child(work)
-    return _ended(pid) == -signal.SIGKILL
+    pid, _ = forked(work)
+    return ended(pid) == -signal.SIGKILL
 
 
 # --- the watcher
@@ -298,7 +222,7 @@ class _Watcher:
             self._pipe.close()  # So that it ends when this process is killed.
             _watch(other)
 
-        self._pid, _ = _child(watch)
+        self._pid, _ = forked(watch)
         other.close()
 
     def look_at(self, directory: Path | None) -> int:
@@ -312,7 +236,7 @@ class _Watcher:
         self.checked += checked
         self.faults += faults
         if directory is None:
-            _ended(self._pid)
+            ended(self._pid)
         return int(checked)
 
 
@@ -445,14 +369,14 @@ def kill_at_random(site: _Site, kills: int, seed: int) -> None:
     done = 0
     while done < kills:
         pushes = [
-            _child(lambda pipe: pipe.send(site.pusher(directory, site.model)))
+            forked(lambda pipe: pipe.send(site.pusher(directory, site.model)))
             for _ in range(4)
         ]
         time.sleep(source.uniform(0, 2 * seconds))
         victim = source.choice(pushes)[0]
         os.kill(victim, signal.SIGKILL)
         for pid, _ in pushes:
-            code = _ended(pid)
+            code = ended(pid)
             done += pid == victim and code == -signal.SIGKILL
     site.examine(directory, "random")
     shutil.rmtree(directory)
@@ -473,12 +397,12 @@ def push_at_once(site: _Site, pushers: int) -> list[int]:
         number = site.pusher(directory, site.model)
         pipe.send((number, _numbers(directory)))
 
-    children = [_child(work) for _ in range(pushers)]
+    children = [forked(work) for _ in range(pushers)]
     os.close(gate)
     os.close(opened)
     given = []
     for pid, answer in children:
-        number, visible = _answer(pid, answer)
+        number, visible = answered(pid, answer)
         given.append(number)
         if not set(range(1, number + 1)) <= set(visible):
             site.faults.append(f"version {number} appeared before a smaller one")

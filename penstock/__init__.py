@@ -11,7 +11,14 @@ from penstock.components.base import (
     field,
     output,
 )
-from penstock.pipelines.inputs import Import, Latest, LatestBlessed
+from penstock.pipelines.inputs import (
+    Import,
+    Latest,
+    LatestBlessed,
+    Resolve,
+    Spans,
+    Where,
+)
 from penstock.pipelines.metadata import RunState, State, Store
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.run import RunResult, run
@@ -41,12 +48,15 @@ __all__ = [
     "PenstockError",
     "Pipeline",
     "PipelineError",
+    "Resolve",
     "RunContext",
     "RunResult",
     "RunState",
     "ServingError",
+    "Spans",
     "State",
     "Store",
+    "Where",
     "field",
     "output",
     "run",

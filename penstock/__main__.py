@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from penstock.components.serving.version_dir import Version
     from penstock.pipelines.evaluate import Evaluated
     from penstock.pipelines.execution import Execution
+    from penstock.pipelines.housekeeping import Garbage
     from penstock.pipelines.lineage import Lineage
     from penstock.pipelines.metadata import ExecutionRecord, Store
     from penstock.pipelines.overrides import Remarks
@@ -1006,13 +1007,9 @@ def runs(
 
 
 def _require_pipeline(opened: Store, name: str | None) -> None:
-    """Check that a pipeline has runs in the store, if one is named."""
-    known = {each.pipeline for each in opened.runs()} if name is not None else set()
-    if name is not None and name not in known:
-        raise MetadataError(
-            f"Pipeline '{name}' is not in the lineage store (it has {quoted(known)})."
-            f"{did_you_mean(name, known)}"
-        )
+    """Check that a pipeline is in the store, if one is named."""
+    if name is not None:
+        opened.pipelines[name]
 
 
 def _plain(text: str) -> str:
@@ -1035,12 +1032,13 @@ def _run_json(each: Any) -> dict[str, Any]:
 
 def _run_id(opened: Store, given: str) -> str:
     """Return the id of the run that is meant: whole, its beginning, or 'last'."""
-    known = [each.id for each in opened.runs()]
-    if given == "last" and known:
-        return known[-1]
-    matching = [each for each in known if each.startswith(given)]
-    if given in known:
+    if given == "last":
+        for newest in opened.newest_runs():
+            return newest.id
+    if opened.find_run(given) is not None:
         return given
+    known = [each.id for each in opened.runs()]
+    matching = [each for each in known if each.startswith(given)]
     if len(matching) == 1:
         return matching[0]
     if matching:
@@ -1067,6 +1065,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the components of a run: how they ended, what they read and wrote."""
+    from penstock.pipelines.environment import described
+
     opened = _opened(root, store, store_wait)
     record = opened.run(_run_id(opened, run_id))
     executions = opened.executions(record.id)
@@ -1100,6 +1100,9 @@ def show(
         )
     console.print(table)
     for each in executions:
+        environment = described(each.properties)
+        if environment:
+            console.print(f"{each.component} ran in {environment}.", markup=False)
         for made in each.outputs.values():
             for artifact in made:
                 said = _remarked(remarks, artifact)
@@ -1115,6 +1118,7 @@ def _remarks(opened: Store) -> Remarks:
 
 
 _REMARKS = {
+    "deleted": "deleted",
     "blocked": "blocked",
     "forced": "blessed by force",
     "unblocked": "off the block-list",
@@ -1282,6 +1286,15 @@ def lineage(
     downstream: Annotated[
         bool, typer.Option("--downstream", help="What came of it, not what made it.")
     ] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export",
+            metavar="FILE",
+            help="Write it to a file: .html is a page with the graph, .dot is for "
+            "Graphviz, .json has OpenLineage events.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what made an artifact or a served version, back to the files it read."""
@@ -1291,6 +1304,10 @@ def lineage(
     artifact = _subject(opened, subject)
     walk = ask.downstream if downstream else ask.upstream
     found = walk(opened, artifact)
+    if export is not None:
+        from penstock.pipelines import exports
+
+        exports.write(found, export)
     remarks = _remarks(opened)
     if as_json:
         _print_json(
@@ -1301,13 +1318,73 @@ def lineage(
                     for _, each in sorted(found.artifacts.items())
                 ],
                 "executions": [
-                    _execution_json(each, remarks)
+                    {**_execution_json(each, remarks), "recipe": _recipe_json(each)}
                     for _, each in sorted(found.executions.items())
                 ],
             }
         )
         return
     print_lineage(found, remarks, downstream=downstream)
+    if not downstream:
+        _print_recipes(found)
+    if export is not None:
+        _console().print(f"\nwritten: {export}", markup=False, soft_wrap=True)
+
+
+def _recipe_json(execution: ExecutionRecord) -> dict[str, Any]:
+    import dataclasses
+
+    from penstock.pipelines.recipes import recipe
+
+    return dataclasses.asdict(recipe(execution))
+
+
+def _print_recipes(found: Lineage) -> None:
+    """Print what executions were made with, those with the same once, and the data."""
+    from rich.table import Table
+
+    from penstock.pipelines import lineage as ask
+    from penstock.pipelines.recipes import recipe
+
+    rows: dict[tuple[str, ...], None] = {}
+    for _, each in sorted(found.executions.items()):
+        made = recipe(each)
+        parameters = [f"{key}={_short(on)}" for key, on in made.parameters.items()]
+        environment = [f"{key} {_short(on)}" for key, on in made.environment.items()]
+        listed = (", ".join(each) for each in (parameters, environment))
+        row = (each.component, _short(made.code), *listed)
+        rows[row] = None
+    console = _console()
+    for title, lines in (
+        (("component", "code", "parameters", "environment"), rows),
+        (
+            ("data", "span", "digest", "location"),
+            {
+                (
+                    f"{each.TYPE_NAME} {each.id}",
+                    str(each.properties.get("span", "")),
+                    _short(each.digest),
+                    each.uri,
+                ): None
+                for each in ask.beginnings(found)
+            },
+        ),
+    ):
+        table = Table(box=None, pad_edge=False)
+        for name in title:
+            table.add_column(name, overflow="fold")
+        for line in lines:
+            table.add_row(*map(_plain, line))
+        console.print()
+        console.print(table)
+
+
+def _short(value: Any) -> str:
+    """Return a value as tables show it: of a digest and of much text, the beginning."""
+    text = "–" if value is None else str(value)
+    if text.startswith("sha256:"):
+        return text.removeprefix("sha256:")[:12]
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 @app.command()
@@ -1387,9 +1464,9 @@ def _subject(opened: Store, subject: str) -> Artifact:
         return opened.artifact(int(subject))
     path = Path(subject)
     same_place = [
-        each
-        for each in opened.artifacts()
-        if each.uri in (subject, str(path.absolute()))
+        artifact
+        for place in dict.fromkeys((subject, str(path.absolute())))
+        for artifact in opened.artifacts_at(place)
     ]
     if same_place:
         return same_place[-1]
@@ -1467,6 +1544,126 @@ def _label(
 
 
 @app.command()
+def impact(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTIFACT|PIPELINE",
+            help="Number of an artifact or its location; or a pipeline, with --span.",
+        ),
+    ],
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    span: Annotated[
+        int | None, typer.Option("--span", help="A span that the pipeline read.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which models and pushed versions have an artifact's or a span's data."""
+    from penstock.pipelines import lineage as ask
+
+    opened = _opened(root, store, store_wait)
+    if span is None and subject in opened.pipelines and not subject.isdecimal():
+        raise typer.BadParameter(
+            f"'{subject}' is a pipeline. Pass --span NUMBER, or an artifact.",
+            param_hint="--span",
+        )
+    sources = (
+        [_subject(opened, subject)]
+        if span is None
+        else ask.of_span(opened, subject, span)
+    )
+    found = ask.impact(opened, *sources)
+    remarks = _remarks(opened)
+    if as_json:
+        _print_json(
+            {
+                "sources": [_artifact_json(each, remarks) for each in found.sources],
+                "models": [_artifact_json(each, remarks) for each in found.models],
+                "pushed": [
+                    {**_artifact_json(each, remarks), "is_there": _is_there(each)}
+                    for each in found.pushed
+                ],
+            }
+        )
+        return
+    from rich.table import Table
+
+    console = _console()
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "id", "digest", "location", "remarks"):
+        table.add_column(title, overflow="fold")
+    for model in found.models:
+        digest, said = _short(model.digest), _plain(_remarked(remarks, model))
+        table.add_row("model", str(model.id), digest, _plain(model.uri), said)
+    for pushed in found.pushed:
+        said = "" if _is_there(pushed) else "not there any more"
+        place = str(pushed.properties.get("pushed_destination", pushed.uri))
+        digest = _short(pushed.digest)
+        table.add_row("version", str(pushed.id), digest, _plain(place), said)
+    for source in found.sources:
+        console.print(_label(source, remarks))
+    console.print(table if table.rows else "It is in no model.")
+
+
+def _is_there(pushed: Artifact) -> bool:
+    """Return whether a version still lies where it was pushed to."""
+    destination = pushed.properties.get("pushed_destination")
+    return isinstance(destination, str) and Path(destination).is_dir()
+
+
+@app.command()
+def diff(
+    before: RunArgument,
+    after: RunArgument,
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show in what two runs differ: parameters, code, environment, data, metrics."""
+    from penstock.pipelines.difference import difference
+
+    opened = _opened(root, store, store_wait)
+    found = difference(opened, _run_id(opened, before), _run_id(opened, after))
+    if as_json:
+        import dataclasses
+
+        _print_json(
+            {
+                "before": _run_json(found.before),
+                "after": _run_json(found.after),
+                **{
+                    name: [dataclasses.asdict(change) for change in changes]
+                    for name, changes in found.sections.items()
+                },
+            }
+        )
+        return
+    from rich.table import Table
+
+    console = _console()
+    runs = f"runs [bold]{found.before.id}[/] and [bold]{found.after.id}[/]"
+    differs = any(found.sections.values())
+    console.print(runs if differs else f"{runs} differ in nothing that is recorded.")
+    for name, changes in found.sections.items():
+        table = Table(title=f"\n{name}", title_justify="left", box=None, pad_edge=False)
+        for title in ("name", "before", "after", "components"):
+            table.add_column(title, overflow="fold")
+        rows: dict[tuple[str, str, str], list[str]] = {}
+        for each in changes:  # several components may share what changed
+            row = each.name, _short(each.before), _short(each.after)
+            rows.setdefault(row, []).append(each.component)
+        for row, components in rows.items():
+            table.add_row(
+                *map(_plain, row), _plain(", ".join(filter(None, components)))
+            )
+        if changes:
+            console.print(table)
+
+
+@app.command()
 def bless(
     model: Annotated[
         str,
@@ -1509,16 +1706,19 @@ def bless(
         )
     from penstock.pipelines import lineage as ask
     from penstock.pipelines import overrides
+    from penstock.pipelines.root_lock import in_use
     from penstock.pipelines.run import usable_root
 
     opened = _opened(root, store, store_wait)
-    subject = ask.model_behind(opened, _subject(opened, model))
     act = {
         "force": overrides.force,
         "block": overrides.block,
         "unblock": overrides.unblock,
     }[chosen[0]]
-    blessing = act(opened, usable_root(root), subject, reason)
+    folder = usable_root(root)
+    with in_use(folder):
+        subject = ask.model_behind(opened, _subject(opened, model))
+        blessing = act(opened, folder, subject, reason)
     remarks = _remarks(opened)
     if as_json:
         _print_json(
@@ -1582,6 +1782,243 @@ def _version_json(each: Version) -> dict[str, Any]:
         "model_uri": each.model_uri,
         "run_id": each.run_id,
     }
+
+
+# housekeeping ------------------------------------------------------------------
+
+
+@app.command()
+def gc(
+    root: RootOption = _ROOT,
+    store: StoreOption = "",
+    store_wait: WaitOption = 30.0,
+    runs: Annotated[
+        int,
+        typer.Option(
+            "--runs",
+            metavar="N",
+            min=0,
+            help="Keep what the last N runs of each pipeline read and wrote.",
+        ),
+    ] = 5,
+    blessed: Annotated[
+        int,
+        typer.Option(
+            "--blessed",
+            metavar="N",
+            min=0,
+            help="Keep the last N blessed models of each pipeline.",
+        ),
+    ] = 3,
+    younger_than: Annotated[
+        str,
+        typer.Option(
+            "--younger-than",
+            metavar="TIME",
+            help="Keep what runs younger than this read and wrote, as 30d, 12h or 90m.",
+        ),
+    ] = "30d",
+    unserved: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unserved",
+            metavar="DIR",
+            help="A serving directory that is gone for good; repeat it for more.",
+        ),
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Delete it, and do not only list it.")
+    ] = False,
+    wait: Annotated[
+        float,
+        typer.Option(
+            "--wait",
+            metavar="SECONDS",
+            min=0,
+            help="How long to wait for runs that go on before something is deleted.",
+        ),
+    ] = 0.0,
+    pin: Annotated[
+        str,
+        typer.Option(
+            "--pin",
+            metavar="ARTIFACT|VERSION",
+            help="Only record that it is kept from now on, with all it came from.",
+        ),
+    ] = "",
+    unpin: Annotated[
+        str,
+        typer.Option(
+            "--unpin",
+            metavar="ARTIFACT|VERSION",
+            help="Only record that it is left to the policy again.",
+        ),
+    ] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; it is kept in the lineage.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List what could be deleted and why the rest is kept, or delete it."""
+    if pin or unpin:
+        if (pin and unpin) or delete or not reason.strip():
+            raise typer.BadParameter(
+                "a pin is recorded by itself, with the reason, which is all that later "
+                "readers will know. Pass one of --pin and --unpin, --reason TEXT, and "
+                "no --delete."
+            )
+        _pin(_opened(root, store, store_wait), root, pin, unpin, reason, as_json)
+        return
+    if reason:
+        raise typer.BadParameter("--reason says why something is pinned. Pass --pin.")
+    from penstock.pipelines import housekeeping
+    from penstock.pipelines.retention import Policy
+
+    policy = Policy(
+        runs=runs,
+        blessed=blessed,
+        younger_than_seconds=_seconds(younger_than, "--younger-than"),
+        unserved=tuple(unserved or ()),
+    )
+    opened = _opened(root, store, store_wait)
+    if delete:
+        garbage = housekeeping.delete_garbage(opened, root, policy, wait_seconds=wait)
+    else:
+        garbage = housekeeping.find_garbage(opened, root, policy)
+    if as_json:
+        _print_json(_garbage_json(garbage, deleted=delete))
+    else:
+        _print_garbage(garbage, deleted=delete)
+
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def _seconds(text: str, option: str) -> float:
+    """Return a length of time such as 30d in seconds."""
+    try:
+        number = float(text[:-1])
+        if text[-1:] in _UNIT_SECONDS and 0 <= number < float("inf"):
+            return number * _UNIT_SECONDS[text[-1]]
+    except ValueError:
+        pass
+    raise typer.BadParameter(
+        f"'{text}' is no length of time. Write a number and one of "
+        f"{quoted(_UNIT_SECONDS)}, as in 30d.",
+        param_hint=option,
+    )
+
+
+def _pin(
+    opened: Store, root: Path, pin: str, unpin: str, reason: str, as_json: bool
+) -> None:
+    from penstock.pipelines import pins
+    from penstock.pipelines.root_lock import in_use
+
+    with in_use(root):
+        artifact = _subject(opened, pin or unpin)
+        made = (pins.pin if pin else pins.unpin)(opened, artifact, reason)
+    if as_json:
+        _print_json(
+            {
+                "action": "pin" if pin else "unpin",
+                "artifact": _artifact_json(artifact),
+                "reason": made.reason,
+            }
+        )
+        return
+    said = "is pinned" if pin else "is pinned no more. It was"
+    subject = f"{artifact.TYPE_NAME} {artifact.id}"
+    _console().print(f"{subject} {said}: {made.reason}", markup=False)
+
+
+def _garbage_json(garbage: Garbage, *, deleted: bool) -> dict[str, Any]:
+    return {
+        "deleted": deleted,
+        "size": garbage.size_bytes,
+        "garbage": [
+            {
+                "what": each.what.value,
+                "path": str(each.path),
+                "size": each.size_bytes,
+                "artifacts": [_artifact_json(one) for one in each.artifacts],
+            }
+            for each in garbage.items
+        ],
+        "kept_size": sum(each.size_bytes for each in garbage.kept),
+        "kept": [
+            {
+                "why": each.reason.why.value,
+                "reason": each.reason.text,
+                "path": str(each.path),
+                "size": each.size_bytes,
+                "artifacts": [_artifact_json(one) for one in each.artifacts],
+            }
+            for each in garbage.kept
+        ],
+        "restored": [_artifact_json(each) for each in garbage.restored],
+        "untouched": dict(garbage.untouched),
+        "remarks": list(garbage.remarks),
+    }
+
+
+def _print_garbage(garbage: Garbage, *, deleted: bool) -> None:
+    from collections import Counter
+
+    from rich.table import Table
+
+    console = _console()
+    if garbage.kept:
+        table = Table(title="kept", title_justify="left", box=None, pad_edge=False)
+        for title in ("artifact", "size", "because", "location"):
+            justify: Any = "right" if title == "size" else "left"
+            table.add_column(title, justify=justify, overflow="fold")
+        for kept in garbage.kept:
+            table.add_row(
+                _named(kept.artifacts),
+                f"{kept.size_bytes:,}",
+                f"[bold]{kept.reason.why.value}[/]: {_plain(kept.reason.text)}",
+                _plain(str(kept.path)),
+            )
+        console.print(table)
+    verb = "deleted" if deleted else "would be deleted"
+    if garbage.items:
+        table = Table(title=verb, title_justify="left", box=None, pad_edge=False)
+        for title in ("what", "size", "location"):
+            justify = "right" if title == "size" else "left"
+            table.add_column(title, justify=justify, overflow="fold")
+        for item in garbage.items:
+            table.add_row(
+                _named(item.artifacts) or item.what.value,
+                f"{item.size_bytes:,}",
+                _plain(str(item.path)),
+            )
+        console.print(table)
+    for number, why in sorted((n, w) for w, n in garbage.untouched.items()):
+        console.print(f"[dim]{number:,} artifacts are not looked at: {why}[/]")
+    for remark in garbage.remarks:
+        console.print(remark, markup=False)
+    for artifact in garbage.restored:
+        console.print(
+            f"{artifact.TYPE_NAME} {artifact.id}, which an earlier 'penstock gc' had "
+            f"begun to delete, is kept{'' if deleted else ' by --delete'}."
+        )
+    size = sum(each.size_bytes for each in garbage.kept)
+    count = sum(len(each.artifacts) for each in garbage.kept)
+    console.print(f"kept: {_counted('artifact', count)}, {size:,} bytes")
+    counts = Counter(each.what.value for each in garbage.items)
+    listed = [_counted(what, count) for what, count in counts.items()] or ["nothing"]
+    console.print(f"{verb}: {', '.join(listed)}, {garbage.size_bytes:,} bytes")
+    if garbage.items and not deleted:
+        console.print("Nothing is deleted yet: --delete does it.")
+
+
+def _counted(noun: str, count: int) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def _named(artifacts: tuple[Artifact, ...]) -> str:
+    return ", ".join(f"{each.TYPE_NAME} {each.id}" for each in artifacts)
 
 
 def command_line() -> int:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.components.base import Component
@@ -106,6 +106,8 @@ def taken(live: Component, record: ExecutionRecord) -> dict[str, Artifact] | str
 
 def why_broken(artifact: Artifact) -> str:
     """Say what is wrong with the bytes of an artifact, or the empty string."""
+    if artifact.is_deleted:
+        return "was deleted by 'penstock gc'"
     try:
         if not artifact.path.is_dir():
             return f"is gone from '{artifact.uri}'"
@@ -120,10 +122,11 @@ def why_broken(artifact: Artifact) -> str:
 @contextmanager
 def only_one(
     root: Path, fingerprint: Fingerprint, check: Callable[[], None]
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Let one execution with a fingerprint run at a time, in any process.
 
-    The lock is the kernel's, which frees it when a process dies.
+    The lock is the kernel's, which frees it when a process dies. Yields whether it was
+    held: whoever held it may have died.
 
     Args:
         root: The folder that artifacts lie in.
@@ -133,26 +136,45 @@ def only_one(
     folder = root / ".penstock" / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / fingerprint.digest.removeprefix("sha256:")
-    descriptor = _locked(path, check)
+    descriptor, was_held = _locked(path, check)
     try:
-        yield
+        yield was_held
     finally:
         # Removed while it is held: who waits for it then finds that it is gone.
         os.unlink(path)
         os.close(descriptor)
 
 
-def _locked(path: Path, check: Callable[[], None]) -> int:
+def remove_free_locks(root: Path) -> None:
+    """Remove the locks that killed processes left, which nobody holds.
+
+    Args:
+        root: The folder that artifacts lie in.
+    """
+    for path in (root / ".penstock" / "locks").glob("*"):
+        with suppress(FileNotFoundError, BlockingIOError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    os.unlink(path)
+            finally:
+                os.close(descriptor)
+
+
+def _locked(path: Path, check: Callable[[], None]) -> tuple[int, bool]:
+    was_held = False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
+                return descriptor, was_held
             os.close(descriptor)
         except FileNotFoundError:
             os.close(descriptor)
         except BlockingIOError:
             os.close(descriptor)
+            was_held = True
             check()
             time.sleep(_POLL_SECONDS)

@@ -37,7 +37,7 @@ _RESPONSE = "response.pickle"
 _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 # Layer names and hash orders depend on these, and with them the bytes of a model.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TF_DETERMINISTIC_OPS": "1",
     "TF_CUDNN_DETERMINISTIC": "1",
@@ -87,6 +87,7 @@ class _Request:
     beam_args: tuple[str, ...]
     external_inputs: tuple[Any, ...]
     progress_descriptor: int
+    parent: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +132,7 @@ def run_in_child(
         beam_args=context.beam_args,
         external_inputs=context.external_inputs,
         progress_descriptor=write_end,
+        parent=os.getpid(),
     )
     (folder / _REQUEST).write_bytes(pickle.dumps(request))
     limit = live.options.timeout_seconds
@@ -146,7 +148,7 @@ def run_in_child(
             stderr=log,
             env={
                 **os.environ,
-                **_ENVIRONMENT,
+                **ENVIRONMENT,
                 "PYTHONPATH": os.pathsep.join(
                     os.path.abspath(each) for each in sys.path
                 ),
@@ -294,6 +296,8 @@ def main(folder: Path) -> None:
     # If the parent is killed, so is this process: nothing goes on unrecorded.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     request: _Request = pickle.loads((folder / _REQUEST).read_bytes())
+    if os.getppid() != request.parent:
+        return  # it was killed before that was said
     sys.path[:] = request.sys_path
     logging.basicConfig(stream=sys.stderr, format=LINE)
     logging.getLogger("penstock").setLevel(logging.INFO)

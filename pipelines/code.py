@@ -26,11 +26,10 @@ import json
 import os
 import sys
 import sysconfig
-import threading
 import types
 import uuid
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,18 +63,24 @@ class Code:
             `features.(file)`.
         files: The files that these are in, by the module's name.
         remarks: What could not be followed, a sentence each.
+        folder: Where the component's class is or, more to the point, its function.
     """
 
     digest: str
     symbols: Mapping[str, str]
     files: Mapping[str, SourceFile]
     remarks: tuple[str, ...]
+    folder: Path
 
-    def keep(self, root: Path) -> None:
+    def keep(self, root: Path, run_folder: Path) -> None:
         """Keep the files, and what of them counts, below a root: `.penstock/code`.
 
         Files are named by the SHA-256 of their bytes, and the list of what counts by
         the digest of the code.
+
+        Args:
+            root: The root.
+            run_folder: The run's own folder; they are written there first.
         """
         folder = root / ".penstock" / "code"
         listing = folder / f"{self.digest.removeprefix('sha256:')}.json"
@@ -84,7 +89,7 @@ class Code:
         folder.mkdir(parents=True, exist_ok=True)
         for each in self.files.values():
             if not (folder / each.sha256).exists():
-                _write(folder / each.sha256, each.source)
+                _write(folder / each.sha256, each.source, run_folder)
         data = {
             "symbols": dict(self.symbols),
             "files": {
@@ -93,7 +98,8 @@ class Code:
             },
             "remarks": list(self.remarks),
         }
-        _write(listing, json.dumps(data, indent=1, sort_keys=True).encode())
+        content = json.dumps(data, indent=1, sort_keys=True).encode()
+        _write(listing, content, run_folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,9 +135,9 @@ def kept_symbols(root: Path, digest: str) -> dict[str, str]:
     return found
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, run_folder: Path) -> None:
     """Write a file that is whole as soon as it has its name."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    partial = run_folder / f"{path.name}.partial"
     partial.write_bytes(content)
     os.replace(partial, path)
 
@@ -732,7 +738,7 @@ class _Walk:
         self._left: list[tuple[str, str]] = []
         self._remarks: dict[str, None] = {}
 
-    def reach(self, roots: Iterable[tuple[str, str]], places: _Places) -> Code:
+    def reach(self, roots: Sequence[tuple[str, str]], places: _Places) -> Code:
         """Return all that names reach, and what is known without their texts."""
         self._remarks.update(dict.fromkeys(places.remarks))
         for module, name in roots:
@@ -745,6 +751,7 @@ class _Walk:
             f"{module}.{name}": digest
             for (module, name), digest in sorted(found.items())
         }
+        home = self._modules.file(roots[-1][0])
         lines = "".join(f"{digest} {name}\n" for name, digest in symbols.items())
         files = {
             name: file
@@ -756,6 +763,7 @@ class _Walk:
             symbols,
             files,
             tuple(self._remarks),
+            home.path.parent if home else Path.cwd(),
         )
 
     def _begin(self, module: str, name: str) -> None:

@@ -27,24 +27,35 @@ _SUFFIX = ".commit.json"
 class Places:
     """Where one execution writes.
 
+    What is temporary is named by the run, in which a component is executed once: many
+    stores may share a root, and number their executions alike.
+
     Args:
         base: Folder of the component.
-        execution_id: The execution's number.
-        keys: Its output keys.
+        run_id: Id of the run.
+        keys: The component's output keys.
 
     Attributes:
-        final: Where each output lies in the end, by output key.
-        staged: Where it is written before.
+        staged: Where each output is written at first, by output key.
         temp_dir: The component's own temporary folder.
         child_dir: What this process and a child process tell one another in.
     """
 
-    def __init__(self, base: Path, execution_id: int, keys: Iterable[str]) -> None:
-        name = str(execution_id)
-        self.final = {key: base / key / name for key in keys}
-        self.staged = {key: base / key / f".{name}.partial" for key in self.final}
-        self.temp_dir = base / ".tmp" / name
-        self.child_dir = base / ".tmp" / f"{name}.child"
+    def __init__(self, base: Path, run_id: str, keys: Iterable[str]) -> None:
+        self.staged = {key: base / key / f".{run_id}.partial" for key in keys}
+        self.temp_dir = base / ".tmp" / run_id
+        self.child_dir = base / ".tmp" / f"{run_id}.child"
+
+    @classmethod
+    def left(cls, base: Path, run_id: str) -> Places:
+        """Return the places of an execution that was killed, as far as they are there.
+
+        Args:
+            base: Folder of the component.
+            run_id: Id of the run.
+        """
+        staged = base.glob(f"*/.{run_id}.partial")
+        return cls(base, run_id, [each.parent.name for each in staged])
 
     @property
     def temporary(self) -> list[Path]:
@@ -56,12 +67,48 @@ class Places:
         for folder in (self.temp_dir, *self.staged.values()):
             folder.mkdir(parents=True)
 
-    def reveal(self) -> None:
-        """Rename what is staged into place; go on where a kill interrupted that."""
-        for key, staged in self.staged.items():
+    def reveal(self, execution_id: int) -> dict[str, Path]:
+        """Rename what is staged into place; go on where a kill interrupted that.
+
+        Args:
+            execution_id: The execution's number, by which outputs are named.
+
+        Returns:
+            Where each output lies now, by output key.
+        """
+        for staged in self.staged.values():
+            usual, other = self._names(staged, execution_id)
             if staged.exists():
-                os.rename(staged, self.final[key])
+                os.rename(staged, other if usual.exists() else usual)
             sync(staged.parent)
+        return self._revealed(execution_id)
+
+    def withdraw(self, execution_id: int) -> None:
+        """Take back what `reveal` renamed.
+
+        Args:
+            execution_id: The execution's number.
+        """
+        for key, final in self._revealed(execution_id).items():
+            if not self.staged[key].exists() and final.exists():
+                os.rename(final, self.staged[key])
+
+    def _revealed(self, execution_id: int) -> dict[str, Path]:
+        found = {}
+        for key, staged in self.staged.items():
+            usual, other = self._names(staged, execution_id)
+            found[key] = other if other.exists() else usual
+        return found
+
+    def _names(self, staged: Path, execution_id: int) -> tuple[Path, Path]:
+        """Return the name of an output, and what it is named if that is taken.
+
+        An execution of another store may have the same number.
+        """
+        run_id = self.temp_dir.name
+        names = (f"{execution_id}", f"{execution_id}-{run_id}")
+        usual, other = (staged.with_name(each) for each in names)
+        return usual, other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +119,7 @@ class Commit:
         execution_id: The execution's number.
         component: Name of the component.
         fingerprint: Digest of what it depends on.
-        outputs: Its outputs, with their digests and final places, by output key.
+        outputs: Its outputs, with their digests, by output key.
         properties: What was measured.
     """
 
@@ -92,6 +139,19 @@ class Commit:
             os.fsync(file.fileno())
         os.rename(partial, path)
         sync(folder)
+
+    def placed(self, places: Mapping[str, Path]) -> Commit:
+        """Return it with its outputs in other places, by output key."""
+        outputs = {
+            key: type(each)(
+                places[key],
+                properties=each.properties,
+                digest=each.digest,
+                source=each.source,
+            )
+            for key, each in self.outputs.items()
+        }
+        return dataclasses.replace(self, outputs=outputs)
 
     def record(self, store: Store, pipeline: str, run_id: str) -> None:
         """Tell the store, in one transaction; each output is given its number."""

@@ -25,13 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from penstock.components.base import Canceled, Component, RunContext
-from penstock.pipelines import cache, logs
+from penstock.pipelines import cache, environment, logs
 from penstock.pipelines.code import Code
 from penstock.pipelines.commit import Commit, Places
 from penstock.pipelines.disk import sync_folder
 from penstock.pipelines.encoding import encoded
 from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
+from penstock.pipelines.inputs import resolvers_of
 from penstock.pipelines.metadata import State, Store, traceback_tail
+from penstock.pipelines.repair import repair
 from penstock.pipelines.resolution import gate, resolve
 from penstock.schemas.artifacts import (
     Answer,
@@ -66,6 +68,7 @@ class Execution:
         error: What it failed with.
         log: The file with all it printed and logged.
         fingerprint: What it depends on; None if it was not about to run.
+        resolvers: What found its inputs, as properties to record.
     """
 
     component: str
@@ -84,6 +87,7 @@ class Execution:
     error: ComponentFailed | None = None
     log: Path | None = None
     fingerprint: Fingerprint | None = None
+    resolvers: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class ActiveRun:
@@ -165,12 +169,15 @@ class ActiveRun:
             state: RUNNING, SKIPPED or CACHED.
             hit: Of a cached one, what it stands for.
         """
-        properties: dict[str, PropertyValue] = {}
+        properties: dict[str, PropertyValue] = {**execution.resolvers}
         if execution.reason:
             properties["reason"] = execution.reason
         if execution.fingerprint is not None:
             properties["penstock_fingerprint"] = execution.fingerprint.digest
             properties["penstock_parts"] = execution.fingerprint.text
+        if state is State.RUNNING and live.isolated:
+            folder = self.codes[live.name].folder
+            properties.update(environment.capture(self.root, self.folder, folder))
         if state is State.RUNNING:
             properties["penstock_parameters"] = json.dumps(
                 {key: encoded(each) for key, each in live.parameters.items()}
@@ -281,6 +288,7 @@ def _look_up(
         execution.inputs = dict(hit.execution.inputs)
         _take(component, run, execution, hit)
         return None
+    execution.resolvers = resolvers_of(component)
     live = resolve(component, run.pipeline, run.store, run.executions)
     execution.inputs = {
         name: tuple(artifact for artifact in artifacts if not artifact.is_promise)
@@ -295,9 +303,9 @@ def _look_up(
     external = live.external_inputs()
     code = run.codes[component.name]
     execution.fingerprint = fingerprint_of(live, external, code)
-    held.enter_context(
-        cache.only_one(run.root, execution.fingerprint, run.check_canceled)
-    )
+    only_one = cache.only_one(run.root, execution.fingerprint, run.check_canceled)
+    if held.enter_context(only_one):
+        repair(run.root, run.store)  # who was waited for may have been killed
     if component.name not in run.forced:
         found = cache.find(run.store, live, execution.fingerprint)
         if isinstance(found, cache.Hit):
@@ -331,7 +339,7 @@ def _execute(
         execution.id = run.begin(live, execution, ready.external)
         run.started[execution.id] = started
     run.on_change(execution)
-    places = Places(run.root / run.pipeline / live.name, execution.id, live.outputs)
+    places = Places(run.root / run.pipeline / live.name, run.run_id, live.outputs)
     run.temporary[execution.id] = places.temporary
     attempts = 1 + (live.options.retries.times if live.options.retries else 0)
     try:
@@ -428,15 +436,6 @@ def _commit(
     for artifact in live.outputs.values():
         artifact.digest = folder_digest(artifact.path)
         sync_folder(artifact.path)
-    committed = {
-        key: type(artifact)(
-            places.final[key],
-            properties=artifact.properties,
-            digest=artifact.digest,
-            source=artifact.source,
-        )
-        for key, artifact in live.outputs.items()
-    }
     assert execution.fingerprint is not None and execution.id is not None
     with run.lock:
         run.check_canceled()
@@ -445,19 +444,19 @@ def _commit(
             execution_id=execution.id,
             component=live.name,
             fingerprint=execution.fingerprint.digest,
-            outputs=committed,
+            outputs=live.outputs,
             properties=measured(execution),
         )
         try:
             commit.write(run.folder)
-            places.reveal()
+            commit = commit.placed(places.reveal(execution.id))
             commit.record(run.store, run.pipeline, run.run_id)
         except BaseException:
+            places.withdraw(execution.id)
             commit.forget(run.folder)
-            _remove(list(places.final.values()))
             raise
         commit.forget(run.folder)
-        execution.outputs = committed
+        execution.outputs = dict(commit.outputs)
         execution.state = State.COMPLETE
 
 

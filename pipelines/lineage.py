@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from penstock.pipelines.metadata import ExecutionRecord, Store
 from penstock.schemas.artifacts import (
     Artifact,
+    Examples,
     ExternalArtifact,
     Model,
     PushedModel,
+    Verdict,
 )
-from penstock.schemas.errors import MetadataError
+from penstock.schemas.errors import MetadataError, ServingError
 
 A = TypeVar("A", bound=Artifact)
+
+_BASELINE = "baseline"
+"""How the keys begin under which an artifact is read to be compared with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,39 +52,70 @@ class Lineage:
 def upstream(store: Store, artifact: Artifact) -> Lineage:
     """Return all that an artifact came from.
 
+    What cached executions stand for came from what first wrote it, and from nothing
+    that the cached ones read.
+
     Args:
         store: The lineage store.
         artifact: An artifact of the store.
+
+    Raises:
+        MetadataError: If it is not of the store.
     """
-    return _walk(artifact, store.producers, lambda execution: execution.inputs)
+
+    def writers(front: list[Artifact]) -> set[int]:
+        return store.first_producers(front)
+
+    return _walk(store, [artifact], writers, lambda execution: execution.inputs)
 
 
 def downstream(store: Store, artifact: Artifact) -> Lineage:
-    """Return all that came from an artifact.
+    """Return all that came from an artifact: what has something of it inside.
+
+    A verdict is reached and not walked on from, unless it is what was asked about: what
+    it let through has nothing of the data that it judged. Nor is what was only compared
+    with an artifact, its baseline, walked on to.
 
     Args:
         store: The lineage store.
         artifact: An artifact of the store.
+
+    Raises:
+        MetadataError: If it is not of the store.
     """
-    return _walk(artifact, store.consumers, lambda execution: execution.outputs)
+    return _descent(store, [artifact])
+
+
+def _descent(store: Store, starts: Sequence[Artifact]) -> Lineage:
+    judged = {each.id for each in starts}
+
+    def readers(front: list[Artifact]) -> set[int]:
+        walked = [
+            each for each in front if each.id in judged or not isinstance(each, Verdict)
+        ]
+        return {
+            execution
+            for execution, keys in store.readers(walked).items()
+            if not all(key.startswith(_BASELINE) for key in keys)
+        }
+
+    return _walk(store, starts, readers, lambda execution: execution.outputs)
 
 
 def _walk(
-    start: Artifact,
-    next_executions: Callable[[Iterable[Artifact]], list[ExecutionRecord]],
+    store: Store,
+    starts: Sequence[Artifact],
+    next_executions: Callable[[list[Artifact]], set[int]],
     next_artifacts: Callable[[ExecutionRecord], Mapping[str, tuple[Artifact, ...]]],
 ) -> Lineage:
-    if start.id is None:
-        raise MetadataError(
-            f"{start!r} is not in the lineage store: it has no number. Take artifacts "
-            "from the store or from a RunResult."
-        )
-    artifacts: dict[int, Artifact] = {start.id: start}
+    artifacts = {_number(start): start for start in starts}
     executions: dict[int, ExecutionRecord] = {}
-    front: list[Artifact] = [start]
+    known = dict(artifacts)  # on the way or beside it
+    front = list(starts)
     while front:
         reached: dict[int, Artifact] = {}
-        for execution in next_executions(front):
+        new = next_executions(front) - executions.keys()
+        for execution in store.executions_by_id(new, known):
             executions[execution.id] = execution
             for group in next_artifacts(execution).values():
                 for artifact in group:
@@ -85,7 +123,76 @@ def _walk(
                         reached[artifact.id] = artifact
         artifacts.update(reached)
         front = list(reached.values())
-    return Lineage(start, artifacts, executions)
+    return Lineage(starts[0], artifacts, executions)
+
+
+def _number(artifact: Artifact) -> int:
+    if artifact.id is None:
+        raise MetadataError(
+            f"{artifact!r} is not in the lineage store: it has no number. Take "
+            "artifacts from the store or from a RunResult."
+        )
+    return artifact.id
+
+
+@dataclasses.dataclass(frozen=True)
+class Impact:
+    """What some data reached.
+
+    Attributes:
+        sources: The data.
+        models: The models that were trained on it, in the order they were recorded.
+        pushed: The versions that are copies of such models, likewise.
+    """
+
+    sources: tuple[Artifact, ...]
+    models: tuple[Model, ...]
+    pushed: tuple[PushedModel, ...]
+
+
+def impact(store: Store, *sources: Artifact) -> Impact:
+    """Return the models and the pushed versions that have data inside.
+
+    Args:
+        store: The lineage store.
+        *sources: Artifacts of the store, at least one: those of a span, say, as
+            `of_span` finds them.
+
+    Raises:
+        MetadataError: If one is not of the store.
+    """
+    found = _descent(store, sources)
+    return Impact(sources, found.of(Model), found.of(PushedModel))
+
+
+def of_span(store: Store, pipeline: str, span: int) -> tuple[Examples, ...]:
+    """Return the Examples of a span, in the order they were recorded.
+
+    Args:
+        store: The lineage store.
+        pipeline: Name of the pipeline that read it.
+        span: The span.
+
+    Raises:
+        MetadataError: If no such pipeline or no such span is recorded.
+    """
+    store.pipelines[pipeline]  # or else a sentence with near misses
+
+    def examples(first: int | None, last: int | None) -> list[Examples]:
+        # What is deleted was read all the same.
+        groups = store.examples_by_span(pipeline, first=first, last=last, deleted=True)
+        return list(itertools.chain(*groups))
+
+    found = sorted(examples(span, span), key=_number)
+    if not found:
+        known = {each.span for each in examples(None, None)}
+        spans = sorted(each for each in known if each is not None)
+        has = f"from {spans[0]} to {spans[-1]}" if spans else "none"
+        raise MetadataError(
+            f"Span {span} of pipeline '{pipeline}' is not in the lineage store (its "
+            f"spans are {has}). 'penstock artifacts --type Examples' lists them."
+        )
+    return tuple(found)
 
 
 def pushed(store: Store, serving_dir: str | Path, version: int) -> PushedModel:
@@ -100,22 +207,44 @@ def pushed(store: Store, serving_dir: str | Path, version: int) -> PushedModel:
         MetadataError: If no push of that version to that directory is recorded.
     """
     wanted = Path(serving_dir).absolute()
-    known = []
-    for model in reversed(store.artifacts(PushedModel)):
-        assert isinstance(model, PushedModel)
+    known = set()
+    for model in itertools.chain(
+        _pushed_by(store, _pushing_run(wanted, version)),
+        store.newest_artifacts(PushedModel),
+    ):
         destination = Path(str(model.properties.get("pushed_destination", "")))
         if str(model.properties.get("pushed_version")) == str(version) and wanted in (
             destination.absolute(),
             destination.absolute().parent,
         ):
+            assert isinstance(model, PushedModel)
             return model
-        known.append(f"{destination}")
-    places = sorted(set(known))[:3]
+        known.add(f"{destination}")
+    places = sorted(known)[:3]
     raise MetadataError(
         f"Version {version} of '{serving_dir}' was not pushed by a run of this lineage "
         f"store (it knows pushes to {', '.join(places) or 'nowhere'}). Check --root or "
         "--store."
     )
+
+
+def _pushing_run(serving_dir: Path, version: int) -> str:
+    """Return the id of the run that pushed a version, if the directory says so."""
+    from penstock.components.serving.version_dir import versions
+
+    with suppress(ServingError):  # the directory may be gone, and its history not
+        for each in versions(serving_dir):
+            if each.number == version and each.run_id:
+                return each.run_id
+    return ""
+
+
+def _pushed_by(store: Store, run_id: str) -> Iterator[PushedModel]:
+    if run_id and store.find_run(run_id) is not None:
+        for execution in store.executions(run_id):
+            for made in itertools.chain(*execution.outputs.values()):
+                if isinstance(made, PushedModel):
+                    yield made
 
 
 def model_behind(store: Store, artifact: Artifact) -> Model:
@@ -165,6 +294,17 @@ def reached(store: Store, source: Artifact) -> tuple[PushedModel, ...]:
         source: An artifact of the store, such as an ExternalArtifact.
     """
     return downstream(store, source).of(PushedModel)
+
+
+def beginnings(lineage: Lineage) -> tuple[Artifact, ...]:
+    """Return what a lineage begins with: what none of its executions wrote."""
+    made = {
+        artifact.id
+        for execution in lineage.executions.values()
+        for artifacts in execution.outputs.values()
+        for artifact in artifacts
+    }
+    return tuple(each for each in lineage.of(Artifact) if each.id not in made)
 
 
 def sources(lineage: Lineage) -> tuple[ExternalArtifact, ...]:

@@ -12,13 +12,15 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from penstock.pipelines.cache import why_broken
+from penstock.pipelines.cache import remove_free_locks, why_broken
 from penstock.pipelines.commit import Commit, Places, written
 from penstock.pipelines.metadata import ExecutionRecord, RunState, State, Store
+from penstock.schemas.artifacts import PropertyValue
+from penstock.schemas.errors import PipelineError
 
 
 @contextmanager
@@ -30,19 +32,14 @@ def living(root: Path, run_id: str, store: Store) -> Iterator[Living]:
         run_id: Id of the run, whose folder exists.
         store: The lineage store that the run is recorded in.
     """
-    folder = root / ".penstock" / "runs" / run_id
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     entry = _listed(root) / run_id
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with _locked(root / ".penstock" / "runs" / run_id):
         entry.parent.mkdir(exist_ok=True)
         entry.write_text(_name(store))  # under the lock: listed and free means dead
         run = Living()
         yield run
         if run.is_recorded:
             entry.unlink()
-    finally:
-        os.close(descriptor)
 
 
 class Living:
@@ -67,27 +64,55 @@ def repair(root: Path, store: Store) -> list[str]:
 
     Raises:
         MetadataError: If the store cannot be read or written.
+        PipelineError: If a file cannot.
     """
-    dead = []
-    for entry in sorted(_listed(root).glob("*")):
-        folder = root / ".penstock" / "runs" / entry.name
-        try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            entry.unlink(missing_ok=True)
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another process may have repaired it before the lock was free.
-            if entry.exists() and entry.read_text() in ("", _name(store)):
+    try:
+        remove_free_locks(root)
+        if not any(_listed(root).glob("*")):
+            return []
+        # One at a time: else a run could begin before what it needs is adopted.
+        with _locked(_listed(root)):
+            return [
+                entry.name
+                for entry in sorted(_listed(root).glob("*"))
+                if _is_dead(root, store, entry)
+            ]
+    except OSError as error:
+        raise PipelineError(
+            f"What a killed run left in '{root}' cannot be put right: "
+            f"{error.strerror}: '{error.filename}'. Give yourself the right to read "
+            "and write it, or remove it, and run again."
+        ) from error
+
+
+def _is_dead(root: Path, store: Store, entry: Path) -> bool:
+    """Return whether a listed run was dead; if so, it is put right."""
+    folder = root / ".penstock" / "runs" / entry.name
+    folder.mkdir(exist_ok=True)  # somebody may have removed it
+    try:
+        with _locked(folder, fcntl.LOCK_NB):
+            if not entry.exists():
+                return False  # it has ended meanwhile
+            is_ours = entry.read_text() in ("", _name(store))
+            # The same store may have been given by another URL.
+            if is_ours or store.find_run(entry.name) is not None:
                 _repair_run(root, store, entry.name)
                 entry.unlink()
-                dead.append(entry.name)
-        except BlockingIOError:
-            continue  # it lives
-        finally:
-            os.close(descriptor)
-    return dead
+                return True
+    except BlockingIOError:
+        pass  # it lives
+    return False
+
+
+@contextmanager
+def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
+    """Hold the lock of a folder, which the kernel frees when this process dies."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _listed(root: Path) -> Path:
@@ -100,22 +125,29 @@ def _name(store: Store) -> str:
 
 
 def _repair_run(root: Path, store: Store, run_id: str) -> None:
+    folder = root / ".penstock" / "runs" / run_id
+    for unfinished in folder.glob("*.partial"):
+        unfinished.unlink()
     record = store.find_run(run_id)
     if record is None:
         return  # killed before it began
-    commits = {
-        each.execution_id: each
-        for each in written(store, root / ".penstock" / "runs" / run_id)
-    }
+    commits = {each.execution_id: each for each in written(store, folder)}
     for execution in store.executions(run_id):
         commit = commits.get(execution.id)
-        if execution.state is State.RUNNING:
-            base = root / execution.pipeline / execution.component
-            if commit is None or not _finished(store, commit, execution, base):
-                _abandon(store, execution, base)
+        base = root / execution.pipeline / execution.component
+        if execution.state is State.RUNNING and not (
+            commit and _finished(store, commit, execution, base)
+        ):
+            store.end_execution(
+                execution.id,
+                State.ABANDONED,
+                {"reason": "The run's process ended while it was working."},
+            )
         if commit is not None:
-            commit.forget(root / ".penstock" / "runs" / run_id)
-    if record.state is RunState.RUNNING:
+            commit.forget(folder)
+        _remove(Places.left(base, run_id).temporary)
+    begun = "penstock_state" in record.properties
+    if record.state is RunState.RUNNING or not begun:
         store.end_run(run_id, RunState.ABANDONED, _reason(record.properties))
 
 
@@ -123,40 +155,32 @@ def _finished(
     store: Store, commit: Commit, execution: ExecutionRecord, base: Path
 ) -> bool:
     """Record what an execution had ready; return whether it is all there."""
-    places = Places(base, execution.id, commit.outputs)
-    places.reveal()
+    places = Places(base, execution.run_id, commit.outputs)
+    try:
+        commit = commit.placed(places.reveal(execution.id))
+    except FileNotFoundError:
+        return False  # somebody removed the component's folder
     if any(why_broken(each) for each in commit.outputs.values()):
+        places.withdraw(execution.id)
         return False
-    commit.record(store, execution.pipeline, execution.run_id)
-    _remove(places.temporary)
+    try:
+        commit.record(store, execution.pipeline, execution.run_id)
+    except PipelineError:  # of what it says of itself something cannot be recorded
+        places.withdraw(execution.id)
+        return False
     return True
 
 
-def _abandon(store: Store, execution: ExecutionRecord, base: Path) -> None:
-    name = str(execution.id)
-    _remove(
-        [
-            *(base / ".tmp" / each for each in (name, f"{name}.child")),
-            *base.glob(f"*/.{name}.partial"),
-            *base.glob(f"*/{name}"),
-        ]
-    )
-    store.end_execution(
-        execution.id,
-        State.ABANDONED,
-        {"reason": "The run's process ended while it was working."},
-    )
-
-
-def _reason(properties: object) -> str:
-    assert isinstance(properties, dict)
-    host, pid = properties.get("penstock_host"), properties.get("penstock_pid")
+def _reason(properties: Mapping[str, PropertyValue]) -> str:
+    which = ""
+    if "penstock_pid" in properties:  # else it was killed while it was being recorded
+        which = f" ({properties['penstock_pid']} on '{properties['penstock_host']}')"
     return (
-        f"Its process ({pid} on '{host}') ended without recording how: it was killed, "
-        "or the machine went down."
+        f"Its process{which} ended without recording how: it was killed, or the "
+        "machine went down."
     )
 
 
-def _remove(folders: list[Path]) -> None:
+def _remove(folders: Iterable[Path]) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from penstock.components.base import Component, Input, Promise, declared
 from penstock.pipelines import overrides
+from penstock.pipelines.inputs import resolved, resolver_of
 from penstock.pipelines.metadata import State, Store
 from penstock.pipelines.rules import producers
 from penstock.schemas.artifacts import Answer, Artifact, ModelBlessing, Verdict
@@ -59,29 +60,26 @@ def resolve(
     later = []
     for each in declared(type(component)).inputs:
         value = getattr(component, each.name)
-        if isinstance(value, tuple):
-            facts[each.name] = tuple(
-                _fact(item, ended, component, each) for item in value
-            )
-        elif value is not None and hasattr(value.source, "resolve"):
-            later.append((each, value))
-        elif value is not None:
-            facts[each.name] = _fact(value, ended, component, each)
+        facts[each.name] = _facts(value, ended, component, each)
+        if any(map(resolver_of, component.inputs.get(each.name, ()))):
+            later.append(each)
     live = component.bound(facts, {})
     ahead = [ended[each.name] for each in waited_for(live) if each.name in ended]
     if any(each.state not in DONE for each in ahead):
         return live  # it is skipped, whatever there is to find
     # Resolvers see the facts: the candidate, for the baseline it is compared with.
-    for each, value in later:
-        found = value.source.resolve(store, pipeline, live)
-        if found is None and not each.optional:
-            raise DataError(
-                f"'{value.source}' finds nothing for {component.name}.{each.name} in "
-                f"pipeline '{pipeline}'. Run what writes {each.kind.TYPE_NAME} "
-                "first, or import it."
-            )
-        live = live.bound({each.name: found}, {})
+    for each in later:
+        found = resolved(each, getattr(live, each.name), store, pipeline, live)
+        live = live.bound({each.name: _facts(found, ended, component, each)}, {})
     return live
+
+
+def _facts(
+    value: Any, ended: Mapping[str, Ended], component: Component, wired: Input
+) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_fact(each, ended, component, wired) for each in value)
+    return None if value is None else _fact(value, ended, component, wired)
 
 
 def _fact(

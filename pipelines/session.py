@@ -70,7 +70,7 @@ def _definition(value: type | types.FunctionType) -> str:
             if not isinstance(node, ast.FunctionDef | ast.ClassDef):
                 continue
             first = min(each.lineno for each in (node, *node.decorator_list))
-            if node.name == value.__name__ and first <= code.co_firstlineno:
-                if code.co_firstlineno <= (node.end_lineno or 0):
-                    return ast.unparse(node)
+            last = node.end_lineno or 0
+            if node.name == value.__name__ and first <= code.co_firstlineno <= last:
+                return ast.unparse(node)
     raise LookupError(value.__name__)

@@ -32,6 +32,24 @@ def properties_read(text: str) -> tuple[str, ...]:
     return tuple(sorted(parse(text).columns))
 
 
+def check(text: str) -> None:
+    """Check that an expression is true or false of an artifact.
+
+    Args:
+        text: The expression.
+
+    Raises:
+        PipelineError: If it is no expression, or one that is neither true nor false.
+    """
+    from penstock.components.evaluation.expressions import parse
+
+    if parse(text).results != ("false", "true"):
+        raise PipelineError(
+            f"Expression '{text}' is neither true nor false of an artifact. Compare "
+            "it with something, as in auc > 0.9."
+        )
+
+
 def where(artifacts: Sequence[A], text: str) -> list[A]:
     """Return the artifacts that an expression over their properties is true of.
 
@@ -49,29 +67,45 @@ def where(artifacts: Sequence[A], text: str) -> list[A]:
             some artifacts and a number in others.
         DataError: If it compares text with numbers.
     """
+    check(text)
+    for name in properties_read(text):
+        _check_known(artifacts, name)
+    return true_of(artifacts, text)
+
+
+def true_of(artifacts: Sequence[A], text: str) -> list[A]:
+    """Return the artifacts that an expression is true of, as `where` does.
+
+    Here it may read a property that none of them has.
+
+    Args:
+        artifacts: Where to look.
+        text: An expression that `check` allows.
+
+    Raises:
+        MetadataError: If a property is text in some artifacts and a number in others.
+        DataError: If it compares text with numbers.
+    """
     import pyarrow as pa
 
     from penstock.components.evaluation.expressions import parse
 
-    expression = parse(text)
-    if expression.results != ("false", "true"):
-        raise PipelineError(
-            f"Expression '{text}' is neither true nor false of an artifact. Compare "
-            "it with something, as in auc > 0.9."
-        )
     names = properties_read(text)
-    for name in names:
-        _check_known(artifacts, name)
     columns = [_column(artifacts, name) for name in names]
     batch = pa.RecordBatch.from_arrays(columns, names=list(names))
-    answers = expression.evaluate(batch).to_pylist()
+    answers = parse(text).evaluate(batch).to_pylist()
     return [
         each for each, said in zip(artifacts, answers, strict=True) if said == "true"
     ]
 
 
 def _check_known(artifacts: Sequence[Artifact], name: str) -> None:
-    legal = {key for each in artifacts for key in each.properties}
+    legal = {
+        key
+        for each in artifacts
+        for key in each.properties
+        if not key.startswith("penstock_")
+    }
     if name not in legal:
         near = did_you_mean(name, legal) or " Text stands in quotes."
         raise MetadataError(

@@ -11,9 +11,17 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from penstock.schemas.errors import DataError, PipelineError, did_you_mean, quoted
+from penstock.schemas.errors import (
+    DataError,
+    MetadataError,
+    PipelineError,
+    did_you_mean,
+    quoted,
+)
+
+A = TypeVar("A", bound="Artifact")
 
 PropertyValue: TypeAlias = (
     "int | float | str | bool | list[Any] | dict[str, Any]"  # anything JSON can say
@@ -22,11 +30,32 @@ PropertyValue: TypeAlias = (
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
+class ArtifactState(enum.Enum):
+    """Whether the bytes of an artifact are to be counted on."""
+
+    LIVE = "live"
+    """As far as anybody knows."""
+    MARKED_FOR_DELETION = "marked for deletion"
+    """Housekeeping has begun to remove them: some may be gone."""
+    DELETED = "deleted"
+    """They are gone; what is recorded of the artifact stays."""
+
+
 class Source(Protocol):
     """Where an artifact that is still a promise will come from."""
 
     def __str__(self) -> str:
         """Return how texts name the promise, as `Trainer.model`."""
+
+
+class Records(Protocol):
+    """What knows how artifacts came about: the lineage store."""
+
+    def upstream(self, artifact: Artifact, kind: type[A]) -> tuple[A, ...]:
+        """Return the artifacts of a type that one came from."""
+
+    def downstream(self, artifact: Artifact, kind: type[A]) -> tuple[A, ...]:
+        """Return the artifacts of a type that came of one."""
 
 
 class Artifact:
@@ -41,8 +70,10 @@ class Artifact:
         digest: Digest of its contents, `sha256:...`, where it is known.
         id: Its number in the lineage store, where it has one.
         source: Where it will come from, for a promise.
+        records: The lineage store that it was read from.
 
     Attributes:
+        state: Whether its bytes are to be counted on, as the lineage store says.
         TYPE_NAME: Name of the type in ML Metadata.
         BASE_TYPE: ML Metadata's system type that it extends, if any.
         PROPERTIES: Typed properties; all other properties are custom ones.
@@ -62,12 +93,19 @@ class Artifact:
         digest: str = "",
         id: int | None = None,
         source: Source | None = None,
+        records: Records | None = None,
     ) -> None:
         self._uri = str(uri)
         self.properties: dict[str, PropertyValue] = dict(properties or {})
         self.digest = digest
         self.id = id
         self.source = source
+        self.state = ArtifactState.LIVE
+        self._records = records
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A store stays in its process.
+        return {**self.__dict__, "_records": None}
 
     def __repr__(self) -> str:
         return (
@@ -78,6 +116,11 @@ class Artifact:
     def is_promise(self) -> bool:
         """Whether the artifact's producer has still to run."""
         return not self._uri
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether housekeeping has removed its bytes, or begun to."""
+        return self.state is not ArtifactState.LIVE
 
     @property
     def uri(self) -> str:
@@ -106,6 +149,37 @@ class Artifact:
                 "Copy it to a local folder and use that."
             )
         return Path(self.uri)
+
+    def upstream(self, kind: type[A]) -> tuple[A, ...]:
+        """Return the artifacts of a type that this one came from, the oldest first.
+
+        Args:
+            kind: The type, such as Examples.
+
+        Raises:
+            MetadataError: If it was not read from a lineage store.
+        """
+        return self._recorded_in().upstream(self, kind)
+
+    def downstream(self, kind: type[A]) -> tuple[A, ...]:
+        """Return the artifacts of a type that have something of this one inside.
+
+        Args:
+            kind: The type, such as PushedModel.
+
+        Raises:
+            MetadataError: If it was not read from a lineage store.
+        """
+        return self._recorded_in().downstream(self, kind)
+
+    def _recorded_in(self) -> Records:
+        if self._records is None:
+            raise MetadataError(
+                f"{self!r} was not read from a lineage store, so that nothing is known "
+                "of what came before and after it. Take it from there, as with "
+                "store.artifact(number)."
+            )
+        return self._records
 
     @property
     def is_old_layout(self) -> bool:
@@ -218,6 +292,13 @@ def check_split_name(name: str) -> None:
         )
 
 
+def _whole_number(value: object) -> int | None:
+    """Return a property that TFX also writes as text."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
 class Examples(_InSplits):
     """Rows of data in splits, as Parquet or as TFRecord files."""
 
@@ -237,6 +318,16 @@ class Examples(_InSplits):
         TFX records no format for tf.Example, its default.
         """
         return str(self.properties.get("payload_format", "FORMAT_TF_EXAMPLE"))
+
+    @property
+    def span(self) -> int | None:
+        """Which span of the data it is, where it is one."""
+        return _whole_number(self.properties.get("span"))
+
+    @property
+    def version(self) -> int | None:
+        """Which version of its span it is, where spans have versions."""
+        return _whole_number(self.properties.get("version"))
 
     def files(self, split: str) -> tuple[Path, ...]:
         """Return the data files of a split, sorted by name.

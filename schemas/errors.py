@@ -5,6 +5,7 @@
     ├── ComponentFailed   a component raised; carries the component, the run and others
     ├── DataError         what was read is not what it should be
     ├── MetadataError     the lineage store cannot be opened, read or written
+    │   └── UnknownName   its history has nothing of that name
     └── ServingError      a serving directory or a model server refuses
 
 A text names its subject, says what is wrong with values, and what to do about it.
@@ -31,6 +32,16 @@ class DataError(PenstockError):
 
 class MetadataError(PenstockError):
     """The lineage store cannot be opened, read or written."""
+
+
+class UnknownName(MetadataError, KeyError, AttributeError):
+    """The history has nothing of a name.
+
+    A key and an attribute that are not there, too, so that `in`, `.get` and `hasattr`
+    answer as they do for any mapping or object.
+    """
+
+    __str__ = Exception.__str__  # KeyError would show the text in quotes
 
 
 class ServingError(PenstockError):

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.import_time import HEAVY
 from penstock.pipelines.pipeline import Pipeline
-from penstock.pipelines.run import run
+from penstock.pipelines.run import RunResult, run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.errors import ComponentFailed
 from tests.conftest import Said
@@ -32,10 +32,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("root")
     serving = folder / "serving"
     run(toy(serving_dir=serving), folder, runner=LocalRunner())
-    run(toy(good=False), folder, runner=LocalRunner())
+    run_anew(toy(good=False), folder)
     with pytest.raises(ComponentFailed):
-        run(toy(fail=True), folder, runner=LocalRunner())
+        run_anew(toy(fail=True), folder)
     return folder
+
+
+def run_anew(pipeline: Pipeline, folder: Path) -> RunResult:
+    """Run a pipeline whatever was run before."""
+    names = [each.name for each in pipeline.components]
+    return run(pipeline, folder, runner=LocalRunner(), force=names)
 
 
 # run -----------------------------------------------------------------------------
@@ -485,6 +491,143 @@ def test_lineage_of_a_version_a_number_and_a_place_is_the_same(
         assert word in said.out
 
 
+def test_lineage_says_what_it_was_made_with(
+    root: Path, penstock: Callable[..., Said]
+) -> None:
+    version = penstock("lineage", root / "serving" / "1", "--root", root, "--json")
+    recipes = {each["component"]: each["recipe"] for each in version.json["executions"]}
+    assert recipes["Make"]["parameters"] == {"rows": 3, "text": "row"}
+    assert recipes["Make"]["code"].startswith("sha256:")
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert recipes["Make"]["environment"] == {"python": python}
+    (digest,) = recipes["Check"]["data"].values()
+    said = penstock("lineage", root / "serving" / "1", "--root", root).out
+    lines = re.sub(" +", " ", said).splitlines()
+    assert "component code parameters environment" in map(str.strip, lines)
+    code = recipes["Make"]["code"][7:19]
+    assert f"Make {code} rows=3, text=row python {python}" in map(str.strip, lines)
+    assert "data span digest location" in map(str.strip, lines)
+    down = penstock("lineage", "1", "--downstream", "--root", root, "--json")
+    (examples,) = (each for each in down.json["artifacts"] if each["id"] == 1)
+    assert examples["digest"] == digest
+
+
+def test_lineage_is_exported(
+    root: Path, tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    for name in ("x.html", "x.dot", "x.json"):
+        said = penstock(
+            *("lineage", root / "serving" / "1", "--root", root),
+            *("--export", tmp_path / name),
+        )
+        assert said.code == 0
+        assert said.out.splitlines()[-1] == f"written: {tmp_path / name}"
+    assert "Lineage of PushedModel" in (tmp_path / "x.html").read_text("utf-8")
+    said = penstock("lineage", "1", "--root", root, "--export", tmp_path / "x.svg")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith(f"'{tmp_path}/x.svg' does not say in which form")
+
+
+def test_impact_of_a_span_an_artifact_and_a_place(
+    root: Path, penstock: Callable[..., Said]
+) -> None:
+    span = penstock("impact", "toy", "--span=7", "--root", root, "--json")
+    assert span.code == 0
+    assert len(span.json["sources"]) == 3
+    source = span.json["sources"][0]
+    one = penstock("impact", source["id"], "--root", root, "--json").json
+    assert one["sources"] == [source]
+    assert penstock("impact", source["uri"], "--root", root, "--json").json == one
+    assert [each["type"] for each in one["models"]] == ["Model"]
+    assert [each["is_there"] for each in one["pushed"]] == [False]
+    assert [each["type"] for each in span.json["models"]] == ["Model", "Model"]
+    assert one["models"][0] in span.json["models"]
+    said = penstock("impact", source["id"], "--root", root)
+    assert said.code == 0
+    first, *rows = said.out.splitlines()
+    assert first.startswith(f"Examples {source['id']} span=7")
+    assert [row.split()[0] for row in rows[1:]] == ["model", "version"]
+    assert "not there any more" in rows[2]
+    assert str(root / "serving" / "1") in rows[2]
+
+
+def test_impact_of_what_is_in_no_model(
+    root: Path, penstock: Callable[..., Said]
+) -> None:
+    everything = penstock("artifacts", "--root", root, "--json").json
+    (verdict, *_) = (each for each in everything if each["type"] == "ModelBlessing")
+    (push, *_) = (each for each in everything if each["type"] == "PushedModel")
+    said = penstock("impact", verdict["id"], "--root", root, "--json")
+    assert said.json["models"] == []
+    said = penstock("impact", push["id"], "--root", root)
+    assert said.code == 0
+    assert "version" in said.out
+    (anomalies, *_) = (
+        each
+        for each in everything
+        if each["type"] == "ExampleAnomalies"
+        and each["properties"]["blessed"] != {}
+        and penstock("impact", each["id"], "--root", root, "--json").json["models"]
+        == []
+    )
+    said = penstock("impact", anomalies["id"], "--root", root)
+    assert said.out.splitlines()[-1] == "It is in no model."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["toy"], 2, "'toy' is a pipeline. Pass --span NUMBER, or an artifact."),
+        (["toy", "--span=9"], 1, "Span 9 of pipeline 'toy' is not in the lineage"),
+        (["tou", "--span=7"], 1, "Pipeline 'tou' is not in the lineage store (it has"),
+        (["nowhere"], 1, "'nowhere' is no artifact of the lineage store."),
+    ],
+)
+def test_impact_of_something_unknown_gets_a_sentence(
+    root: Path,
+    penstock: Callable[..., Said],
+    arguments: list[str],
+    code: int,
+    sentence: str,
+) -> None:
+    said = penstock("impact", *arguments, "--root", root)
+    assert (said.code, said.out) == (code, "")
+    assert sentence in said.err
+
+
+def test_diff_says_in_what_two_runs_differ(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    for rows in (3, 5):
+        run(toy(rows=rows), tmp_path, runner=LocalRunner(), parameters={"rows": rows})
+    first, second = (
+        each["run"] for each in penstock("runs", "--root", tmp_path, "--json").json
+    )
+    said = penstock("diff", first, "last", "--root", tmp_path, "--json")
+    assert said.code == 0
+    assert (said.json["before"]["run"], said.json["after"]["run"]) == (first, second)
+    assert said.json["parameters"] == [
+        {"component": component, "name": "rows", "before": 3, "after": 5}
+        for component in ("", "Make")
+    ]
+    assert said.json["code"] == said.json["states"] == said.json["metrics"] == []
+    data = {each["component"]: each["name"] for each in said.json["data"]}
+    assert data["Check"] == "examples[0]"
+    text = penstock("diff", first, second, "--root", tmp_path)
+    assert (text.code, text.err) == (0, "")
+    lines = [line.split() for line in text.out.splitlines() if line.strip()]
+    assert lines[0] == ["runs", first, "and", second]
+    assert ["rows", "3", "5", "Make"] in lines
+    # What is the same for two components is told once.
+    (shared,) = (line for line in lines if line[:1] == ["examples[0]"])
+    assert shared[3:] == ["Check,", "Fit"]
+    same = penstock("diff", first, first, "--root", tmp_path)
+    assert same.out == f"runs {first} and {first} differ in nothing that is recorded.\n"
+    said = penstock("diff", "lost", first, "--root", tmp_path)
+    assert said.code == 1
+    assert said.err.startswith("Run 'lost' is not in the lineage store.")
+
+
 def test_lineage_downstream_leads_to_what_was_pushed(
     root: Path, penstock: Callable[..., Said]
 ) -> None:
@@ -522,6 +665,8 @@ def test_lineage_of_something_unknown_gets_a_sentence(
         ["show", "last"],
         ["logs", "last", "x"],
         ["artifacts"],
+        ["impact", "1"],
+        ["diff", "last", "last"],
         ["bless", "1", "--force", "--reason=because"],
     ],
 )
@@ -676,8 +821,7 @@ def test_a_version_is_blocked_and_its_bytes_are_not_pushed_again(
     fit = Fit(examples=make.examples)
     bless = Bless(model=fit.model)
     push = Push(model=fit.model, blessing=bless.blessing)
-    pipeline = Pipeline("again", [make, fit, bless, push])
-    result = run(pipeline, own, runner=LocalRunner())
+    result = run_anew(Pipeline("again", [make, fit, bless, push]), own)
     told = penstock("show", "last", "--root", own)
     again = result.artifact(fit.model)
     assert (
@@ -737,7 +881,7 @@ def test_only_models_are_blessed(own: Path, penstock: Callable[..., Said]) -> No
 
 VERBS = [
     *("run", "evaluate", "runs", "show", "logs", "artifacts", "lineage", "bless"),
-    "versions",
+    *("impact", "diff", "versions", "gc", "plan", "reproduce"),
 ]
 
 

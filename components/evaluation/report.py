@@ -6,17 +6,14 @@ same bytes. What does not fit is left out, and the page says so.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import functools
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from penstock.components.evaluation import drawing
+from penstock.components.evaluation import drawing, pages
 from penstock.components.evaluation.blessing import (
     Finding,
     Interval,
@@ -30,7 +27,6 @@ from penstock.components.evaluation.blessing import (
 from penstock.components.evaluation.table import TABLE_FILE, metric_texts
 
 if TYPE_CHECKING:
-    import jinja2
     import numpy as np
 
 PAGE_FILE = "report.html"
@@ -326,7 +322,8 @@ def _page(ready: _Ready, limits: _Limits) -> str:
     reasons = ready.reasons[: limits.reasons]
     places = {each.slice: index for index, each in enumerate(plots)}
     counts = Counter(each.outcome for each in ready.reasons)
-    text = _template().render(
+    template = pages.template(Path(__file__).with_name("report.html.jinja"))
+    text = template.render(
         report=ready.report,
         counts=[(each, counts[each]) for each in Outcome if counts[each]],
         grave=[each for each in reasons if each.outcome in _GRAVE],
@@ -540,25 +537,3 @@ def _calibration(bins: list[Bins]) -> _Plot:
         up.ticks(5),
         circles=tuple(circles),
     )
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = drawing.shown
-    environment.filters["digest"] = _digest
-    source = Path(__file__).with_name("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(source)
-
-
-def _digest(text: Any) -> str:
-    """Return what a Content-Security-Policy calls a style or script by."""
-    code = base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
-    return f"'sha256-{code}'"

@@ -258,7 +258,8 @@ CASES = [
         "a local import hides another name of the module in one method only",
         "from .one import clean",
         "self.second()\n\n"
-        "    def first(self):\n        from .two import clean\n        return clean()\n\n"
+        "    def first(self):\n        from .two import clean\n"
+        "        return clean()\n\n"
         "    def second(self):\n        return clean()",
         {
             "project/one": "def clean(): return %",
@@ -531,7 +532,9 @@ CASES = [
             class Special(Rule):
                 limit = 0
             """,
-            "project/more": "from .rules import Special\nclass Fare(Special): limit = %",
+            "project/more": (
+                "from .rules import Special\nclass Fare(Special): limit = %"
+            ),
         },
         "1",
         "2",

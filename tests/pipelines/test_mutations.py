@@ -516,12 +516,15 @@ CASES = [
         both(
             edit(
                 SETTINGS,
-                '@dataclasses.dataclass(frozen=True)\nclass Limits:\n    """Which numbers are kept."""\n\n    low: int = 0\n    high: float = 99.0\n',
+                "@dataclasses.dataclass(frozen=True)\nclass Limits:\n"
+                '    """Which numbers are kept."""\n\n'
+                "    low: int = 0\n    high: float = 99.0\n",
                 "from .limits import Limits\n",
             ),
             add(
                 "trips/limits.py",
-                "import dataclasses\n\n\n@dataclasses.dataclass(frozen=True)\nclass Limits:\n    low: int = 0\n    high: float = 99.0\n",
+                "import dataclasses\n\n\n@dataclasses.dataclass(frozen=True)\n"
+                "class Limits:\n    low: int = 0\n    high: float = 99.0\n",
             ),
         ),
         "Clean",

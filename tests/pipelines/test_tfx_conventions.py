@@ -324,6 +324,7 @@ def test_a_store_of_tfx_is_read_by_us(tmp_path: Path) -> None:
         contexts.append(pb.Context(type_id=type_id, name=name))
     examples = pb.Artifact(type_id=types["Examples"], uri="/artifacts/examples/1")
     examples.properties["split_names"].string_value = '["train", "eval"]'
+    examples.properties["span"].int_value = 3
     examples.custom_properties["tfx_version"].string_value = "1.16.0"
     model = pb.Artifact(type_id=types["Model"], uri="/artifacts/model/2")
     execution = pb.Execution(
@@ -354,5 +355,9 @@ def test_a_store_of_tfx_is_read_by_us(tmp_path: Path) -> None:
         "penguin",
         State.COMPLETE,
     )
+    (newest,) = store.pipelines["penguin"].runs
+    assert newest["Trainer"].model.id == found.id
+    assert [each.id for each in newest["Trainer"].model.upstream(Examples)] == [1]
+    assert [each.id for each in lineage.of_span(store, "penguin", 3)] == [1]
     (again,) = store.runs("penguin")
     assert again.id == "2024-01-02T03:04:05"

@@ -160,6 +160,10 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Import, then fork once per request."""
+    import sqlite3
+
+    import penstock.pipelines.plan
+    import penstock.pipelines.run  # noqa: F401
     from penstock.components.training import Trainer
     from penstock.components.validation import ImportSchemaGen
     from penstock.pipelines.code import Reader
@@ -167,7 +171,7 @@ def main() -> None:
     importlib.import_module("ml_metadata.metadata_store.metadata_store")
     # penstock's own files are taken apart once.
     Reader().code_of(ImportSchemaGen(schema_file=Path("schema.pbtxt")))
-    del Trainer
+    del Trainer, sqlite3
     sys.path[:] = [each for each in sys.path if each not in ("", str(CHECKOUT))]
     sys.path.append(str(CHECKOUT))
     for line in sys.stdin:

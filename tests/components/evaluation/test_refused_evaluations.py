@@ -206,7 +206,7 @@ def test_a_metric_that_does_not_take_its_config_is_refused() -> None:
     with pytest.raises(PipelineError) as caught:
         check_metrics(with_metric(class_name="AUC", config='"curv": "PR"'))
     assert re.fullmatch(
-        r"Metric 'AUC' cannot be made from its config '\"curv\": \"PR\"': .+\. Mend "
+        r"Metric 'AUC' cannot be made from its config '\"curv\": \"PR\"': .+[.?] Mend "
         r"the config\.",
         str(caught.value),
     )
