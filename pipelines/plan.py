@@ -9,20 +9,29 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import json
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import (
+    Collection,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
+from typing import Any, cast
 
 from penstock.components.base import Component, Promise, declared
 from penstock.pipelines import cache
 from penstock.pipelines.code import Code, Reader, kept_symbols
 from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
-from penstock.pipelines.metadata import State, Store
+from penstock.pipelines.metadata import State, Store, Written
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.resolution import gate, resolve
 from penstock.pipelines.rules import producers
 from penstock.pipelines.selection import check_names, select
-from penstock.schemas.artifacts import Answer, Artifact
+from penstock.schemas.artifacts import Answer, Artifact, Examples
 from penstock.schemas.errors import quoted
 
 
@@ -154,7 +163,8 @@ def _foresee(
     left = ended.keys() - known.keys()
     unknown = [each for each in _inputs_of(component) if each.producer in left]
     part = _known_part(component, known) if unknown else component
-    live = resolve(part, pipeline.name, store, known)
+    view = cast(Store, _AsIfTaken(store, pipeline.name, component, known))
+    live = resolve(part, pipeline.name, view, known)
     closed = gate(live, store, known)
     if closed is not None:
         foreseen.state, foreseen.forecast = State.SKIPPED, Forecast.DEPENDS
@@ -213,8 +223,94 @@ def _inputs_of(component: Component) -> Iterator[_Wired]:
                 yield _Wired(producer.name, name in gates)
             resolves = resolves or hasattr(artifact.source, "resolve")
     if resolves:
-        for each in producers(component):
-            yield _Wired(each.name, False)
+        for each in _ahead(component):
+            yield _Wired(each, False)
+
+
+def _ahead(component: Component) -> list[str]:
+    """Return the components that one waits for, however indirectly."""
+    found: dict[str, None] = {}
+    left = list(producers(component))
+    while left:
+        each = left.pop()
+        if each.name not in found:
+            found[each.name] = None
+            left += producers(each)
+    return list(found)
+
+
+class _AsIfTaken:
+    """A store as it will be when a component's inputs are resolved.
+
+    What components ahead of it take from the cache is then the newest that there is.
+
+    Args:
+        store: The store.
+        pipeline: Name of the pipeline.
+        component: The component.
+        known: How the components ended of which that is known.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        pipeline: str,
+        component: Component,
+        known: Mapping[str, _Foreseen],
+    ) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._taken = [
+            Written(output, _LAST + number, name, is_first=False, is_live=True)
+            for number, (name, ended) in enumerate(known.items())
+            if name in _ahead(component) and ended.state is State.CACHED
+            for output in ended.outputs.values()
+        ]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def newest(
+        self, *kinds: type[Artifact], pipeline: str, component: str = ""
+    ) -> Iterator[Written]:
+        names = {each.TYPE_NAME for each in kinds}
+        for each in reversed(self._taken if pipeline == self._pipeline else []):
+            if each.artifact.TYPE_NAME in names and component in ("", each.component):
+                yield each
+        yield from self._store.newest(*kinds, pipeline=pipeline, component=component)
+
+    def examples_by_span(
+        self, pipeline: str, *, first: int | None = None, last: int | None = None
+    ) -> Iterator[list[Examples]]:
+        groups = self._store.examples_by_span(pipeline, first=first, last=last)
+        if pipeline != self._pipeline or not self._taken:
+            yield from groups
+            return
+        found = {each.id: each for each in itertools.chain.from_iterable(groups)}
+        for written in self._taken:
+            each = written.artifact
+            if isinstance(each, Examples) and each.span is not None:
+                if (first is None or first <= each.span) and (
+                    last is None or each.span <= last
+                ):
+                    found.setdefault(each.id, each)
+        yield list(found.values())
+
+    def last_writers(
+        self, artifacts: Iterable[Artifact], *, pipeline: str, component: str = ""
+    ) -> dict[int, int]:
+        asked = list(artifacts)
+        found = self._store.last_writers(asked, pipeline=pipeline, component=component)
+        ids = {each.id for each in asked}
+        for each in self._taken if pipeline == self._pipeline else []:
+            number = each.artifact.id
+            if number is not None and number in ids:
+                if component in ("", each.component):
+                    found[number] = each.execution_id
+        return found
+
+
+_LAST = 2**62  # numbers of executions that are still to come
 
 
 def _known_part(component: Component, known: Container[str]) -> Component:

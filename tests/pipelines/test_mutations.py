@@ -644,7 +644,6 @@ CASES = [
     Case(
         "a renamed pipeline",
         edit(PIPELINE, 'Pipeline("trips"', 'Pipeline("tours"'),
-        given=edit(PIPELINE, ", report, compare]", ", report]"),
     ),
     Case(
         "a renamed component, which may write its name",
@@ -890,6 +889,20 @@ def test_what_was_changed_back_is_taken_again(project: Project) -> None:
         planned = project.ask("plan")["forecasts"]
         states = project.ask("run")["states"]
     assert with_value(planned, "hit") == with_value(states, "cached") == {*planned}
+
+
+def test_the_newest_is_what_will_be_taken_from_the_cache(project: Project) -> None:
+    without = edit(PIPELINE, ", report, compare]", ", report]")
+    project.begin(without)
+    there = ("training/module.py", "{loss(rows)}", "{loss(rows)}!")
+    edit(PIPELINE, ", report]", ", report, compare]")(project.folder)
+    edit(*there)(project.folder)
+    assert project.ask("run")["states"]["Compare"] == "complete"
+    edit(there[0], there[2], there[1])(project.folder)
+    planned = project.ask("plan")["forecasts"]
+    states = project.ask("run")["states"]
+    assert (planned["Fit"], planned["Compare"]) == ("hit", "will run")
+    assert (states["Fit"], states["Compare"]) == ("cached", "complete")
 
 
 def test_code_that_is_no_python_gets_a_sentence(
