@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -394,6 +395,7 @@ CASES = [
             "from .words import strip as tidied",
         ),
         TEXTS,
+        reason="The code no longer reaches 'trips.features.words.tidy'.",
     ),
     Case(
         "an import from a library, under the same name",
@@ -426,6 +428,7 @@ CASES = [
         "a faster module that is now there",
         add("fastwords.py", "def strip(word):\n    return word\n"),
         TEXTS,
+        reason="The code now reaches 'fastwords.strip'.",
     ),
     Case(
         "the faster module",
@@ -878,6 +881,14 @@ def test_nothing_is_left_of_a_plan(project: Project) -> None:
     before = folder_manifest(project.folder)
     project.ask("plan")
     assert folder_manifest(project.folder) == before
+
+
+def test_code_that_was_not_kept_is_told_as_a_whole(project: Project) -> None:
+    project.begin(nothing)
+    shutil.rmtree(project.folder / "root" / ".penstock" / "code")
+    edit(SCALING, "value * factor", "value + factor")(project.folder)
+    (reason,) = project.ask("plan")["reasons"]["Clean"]
+    assert re.fullmatch(r"The code changed: sha256:\w{64} -> sha256:\w{64}\.", reason)
 
 
 def test_what_was_changed_back_is_taken_again(project: Project) -> None:
