@@ -39,6 +39,7 @@ from penstock.pipelines.encoding import text_of
 from penstock.pipelines.session import session_text
 from penstock.pipelines.syntax import (
     LOOSE,
+    ORDER,
     WHOLE,
     Block,
     Call,
@@ -365,8 +366,8 @@ class _Places:
                     "does not count: it is no plain data."
                 )
                 continue
-            digest = hashlib.sha256(text.encode()).hexdigest()
-            self.enclosed[owner.__module__, f"{owner.__qualname__}({name})"] = digest
+            key = owner.__module__, f"{owner.__qualname__}({name})"
+            self.enclosed[key] = _digest(text)
 
     def add(self, place: Path | str) -> str:
         """Make a module known by its name, or a file with what lies beside it.
@@ -530,6 +531,14 @@ class _Modules:
         assert found is not None
         return found.block(name)
 
+    def digest(self, module: str, name: str) -> str:
+        """Return the digest of a part, and of how much is done before it is."""
+        found = self.get(module)
+        assert found is not None
+        digest = found.block(name).digest
+        place = found.place(name, self.acting(module))
+        return _digest(f"{digest} {place}") if place else digest
+
     def handed_on(self, module: str) -> frozenset[Reference]:
         """Return the names that others may take from a module that imports them."""
         found = self.get(module)
@@ -547,13 +556,10 @@ class _Modules:
         return self._imports[module]
 
     def imported_by(self, imports: Imports) -> Iterator[str]:
-        """Yield the names of the modules that are imported, and maybe of more."""
-        yield from imports.modules
-        for target in itertools.chain.from_iterable(imports.names.values()):
-            # `from package import module`
-            name = f"{target.module}.{target.name}"
-            if target.name and self._places.exists(name):
-                yield name
+        """Yield the names of the modules that are followed of those imported."""
+        for each in imports.modules:
+            if self._places.exists(each):
+                yield each
 
     # What names stand for --------------------------------------------------------
 
@@ -733,7 +739,8 @@ class _Walk:
     ) -> None:
         self._modules = modules
         self._loaded = loaded
-        self._imported: set[str] = set()
+        self._imported: dict[str, None] = {}
+        self._objects: list[str] = []
         self._symbols: dict[tuple[str, str], str] = {}
         self._left: list[tuple[str, str]] = []
         self._remarks: dict[str, None] = {}
@@ -743,6 +750,7 @@ class _Walk:
         self._remarks.update(dict.fromkeys(places.remarks))
         for module, name in roots:
             self._begin(module, name)
+        self._count_order([each for each in self._imported if not _is_ours(each)])
         while self._left or self._import_meddlers():
             while self._left:
                 self._follow(*self._left.pop())
@@ -782,20 +790,36 @@ class _Walk:
         """Count what is done when a module is imported, and it alone."""
         if name in self._imported or not name:
             return
-        self._imported.add(name)
+        self._imported[name] = None
         self._import(name.rpartition(".")[0])
         module = self._modules.get(name)
         if module is None:
             return
         for each in self._modules.imports_of(name):
             self._import(each)
-        for each in self._modules.acting(name):
+        acting = self._modules.acting(name)
+        for each in acting:
             self._count(name, each)
+        order = module.order(acting)
+        if " " in order:
+            self._symbols[name, ORDER] = _digest(order)
+        if any(name.startswith(f"{each}.") for each in self._objects):
+            self._count(name, WHOLE)
+
+    def _count_order(self, modules: Iterable[str]) -> None:
+        """Count in which order modules do something, if more than one does."""
+        acting = [
+            each
+            for each in modules
+            if self._modules.get(each) and self._modules.acting(each)
+        ]
+        if len(acting) > 1:
+            self._symbols["(imports)", ORDER] = _digest(" ".join(acting))
 
     def _count(self, module: str, name: str) -> None:
         if (module, name) not in self._symbols:
             self._import(module)
-            self._symbols[module, name] = self._modules.block(module, name).digest
+            self._symbols[module, name] = self._modules.digest(module, name)
             self._left.append((module, name))
 
     def _count_all(self, targets: Iterable[_Target], but: str = "") -> None:
@@ -816,10 +840,19 @@ class _Walk:
         references = block.references
         if name == WHOLE:
             references |= self._modules.handed_on(module)
-        for reference in references:
+            self._hold(module)
+        for reference in sorted(references):
             for target in block.imports.names.get(reference[0], ()):
                 self._count_all(self._modules.of_import(target, reference[1:]))
             self._count_all(self._modules.targets(module, reference), but=module)
+
+    def _hold(self, module: str) -> None:
+        """Count all of what a package holds, which something has as an object."""
+        if not _is_ours(module):
+            self._objects.append(module)
+            for each in list(self._imported):
+                if each.startswith(f"{module}.") and self._modules.get(each):
+                    self._count(each, WHOLE)
 
     def _remark(self, module: str, name: str, block: Block) -> None:
         file = self._modules.file(module)
@@ -867,6 +900,10 @@ class _Walk:
             for reference in self._modules.block(name, each).references
             for target in self._modules.targets(name, reference)
         )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_ours(module: str) -> bool:

@@ -261,7 +261,7 @@ def _live(
     *,
     is_whole: bool,
 ) -> Component:
-    """Return a component with facts for inputs; not all are known unless it is whole."""
+    """Return a component with facts for inputs; without some, if it is not whole."""
     if not is_whole:
         return resolve(_known_part(component, known), pipeline, store, known)
     if not _resolves(component):

@@ -19,6 +19,9 @@ LOOSE = "(module)"
 WHOLE = "(file)"
 """What all of a module is listed as."""
 
+ORDER = "(order)"
+"""What the order is listed as in which parts of a module do something."""
+
 Reference = tuple[str, ...]
 """A name with the attributes that follow it: `("features", "clean")`."""
 
@@ -44,7 +47,10 @@ _CHANGING = {"pop", "popitem", "setdefault", "register"}
 
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 _Definition: TypeAlias = _Function | ast.ClassDef
-_CONSTRUCTORS = {"__init__", "__new__", "__post_init__", "__init_subclass__"}
+_CONSTRUCTORS = {
+    *("__init__", "__new__", "__post_init__", "__init_subclass__", "__set_name__"),
+    *("__enter__", "__call__"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +70,8 @@ class Imports:
 
     Attributes:
         names: What local names stand for; more than one thing where it depends.
-        modules: The modules.
+        modules: The modules, in order; of `from package import name` both `package`
+            and `package.name`, which may be none.
         stars: Those of which all names are imported, in order.
     """
 
@@ -147,6 +154,7 @@ class Module:
         if b"__doc__" not in source:
             _drop_docstrings(tree)
         self._statements = [each for each in tree.body if not _is_main_guard(each)]
+        # By the names that they are about; in order.
         self._definitions: dict[str, list[ast.stmt]] = {}
         self._loose: list[ast.stmt] = []
         self._changed: set[str] = set()
@@ -179,6 +187,8 @@ class Module:
         imports = _imports(importing, self._package)
         for statement, executed in others:
             self._give(statement, executed, imports)
+        for each in self._definitions.values():
+            each.sort(key=_place_in_text)
         return imports
 
     def _bind(self, name: str, number: int, *targets: str) -> None:
@@ -219,6 +229,32 @@ class Module:
         """Return whether a name stands for a function that is defined here."""
         return any(isinstance(each, _Function) for each in self._definitions[name])
 
+    def order(self, names: Collection[str]) -> str:
+        """Return the order of the statements of definitions, and of loose ones."""
+        return " ".join(name for _, name in self._placed(names))
+
+    def place(self, name: str, names: Collection[str]) -> int:
+        """Return how many of some statements come before a definition is executed.
+
+        That of a function depends on nothing but its defaults and decorators.
+        """
+        executed = [
+            each
+            for each in self._definitions.get(name, ())
+            if not isinstance(each, _Function) or _is_computed(each)
+        ]
+        if not executed:
+            return 0
+        first = _place_in_text(executed[0])
+        return sum(place < first for place, _ in self._placed(names))
+
+    def _placed(self, names: Collection[str]) -> list[tuple[tuple[int, int], str]]:
+        return sorted(
+            (_place_in_text(each), name)
+            for name in names
+            for each in (self._loose if name == LOOSE else self._definitions[name])
+        )
+
     def block(self, name: str) -> Block:
         """Return what counts together under a name.
 
@@ -258,8 +294,10 @@ class Module:
                 elif isinstance(node, ast.Attribute | ast.Name):
                     references.add(_chain(node))
         references.discard(())
-        for name in sorted({each[0] for each in references}):
-            digest.update(self._as(name).encode())
+        for used in sorted({each[0] for each in references}):
+            digest.update(self._as(used).encode())
+            if len(self._definitions.get(used, ())) > 1:
+                digest.update(f"{used} {self.place(name, [used])}".encode())
         return Block(
             digest=digest.hexdigest(),
             references=frozenset(references),
@@ -282,7 +320,8 @@ class Module:
     def _effects(self, executed: _Executed, name: str) -> Effects:
         is_changed = name in self._changed
         return Effects(
-            is_sure=is_changed and name in executed.aliases,
+            is_sure=is_changed
+            and (name in executed.aliases or name in self.imports.names),
             is_changed=is_changed,
             # What it is changed by is its own.
             calls=tuple(each for each in executed.calls if each.called[:1] != (name,)),
@@ -302,15 +341,24 @@ class Module:
             return None
         (found,) = statements
         if isinstance(found, ast.ClassDef):
-            return _of_class(found, method)
-        return _of_function(found) if isinstance(found, _Function) else None
+            if not method:
+                return _of_class(found, self._package)
+            called = _methods(found).get(method)
+            return _of_function(called, self._package) if called else None
+        if isinstance(found, _Function):
+            return _of_function(found, self._package)
+        return None
 
     def keeps_subclasses(self, name: str) -> bool:
         """Return whether a class is told of those that derive from it."""
         return any(
             isinstance(each, ast.ClassDef)
             and (
-                any(keyword.arg == "metaclass" for keyword in each.keywords)
+                any(
+                    keyword.arg == "metaclass"
+                    and _chain(keyword.value)[-1:] != ("ABCMeta",)
+                    for keyword in each.keywords
+                )
                 or "__init_subclass__" in _methods(each)
             )
             for each in self._definitions[name]
@@ -323,6 +371,8 @@ class _Executed(ast.NodeVisitor):
     Attributes:
         bound: The names that they bind.
         aliases: Those of them that may stand for what has another name as well.
+        returned: Those of them that stand for what a call returned.
+        inner: The functions and classes that they define.
         globals: The names that their functions bind for the whole module.
         changed: What they change: a name with what follows it; `()` for anything.
         calls: What they call.
@@ -334,6 +384,8 @@ class _Executed(ast.NodeVisitor):
     def __init__(self, statements: Iterable[ast.AST]) -> None:
         self.bound: list[str] = []
         self.aliases: set[str] = set()
+        self.returned: set[str] = set()
+        self.inner: dict[str, _Definition] = {}
         self.globals: list[str] = []
         self.changed: list[Reference] = []
         self.calls: list[Call] = []
@@ -353,6 +405,7 @@ class _Executed(ast.NodeVisitor):
 
     def visit_FunctionDef(self, node: _Function) -> None:
         self._bind(node.name)
+        self.inner[node.name] = node
         self._decorated(node)
         for default in (*node.args.defaults, *node.args.kw_defaults):
             if default is not None:
@@ -365,6 +418,7 @@ class _Executed(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self._bind(node.name)
+        self.inner[node.name] = node
         self._decorated(node)
         for base in (*node.bases, *(each.value for each in node.keywords)):
             self.bases.add(_chain(base))
@@ -386,6 +440,8 @@ class _Executed(ast.NodeVisitor):
         if isinstance(node.value, ast.Call) and not _does_nothing(node.value):
             called = _chain(node.value.func)
             self.changed.append((*called, "()") if called[1:] else called or ("",))
+        elif not isinstance(node.value, ast.Call | ast.Constant):
+            self.changed.append(("",))  # such as `first >> second`
         self.visit(node.value)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -398,16 +454,28 @@ class _Executed(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign | ast.AnnAssign | ast.NamedExpr) -> None:
-        if isinstance(node.value, _OTHERS):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for each in targets:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for each in targets:
+            if isinstance(node.value, _OTHERS):
                 self.aliases |= _names_in(each)
+            elif isinstance(node.value, ast.Call) and not _makes(node.value):
+                self.returned |= _names_in(each)
         self.generic_visit(node)
 
     visit_AnnAssign = visit_NamedExpr = visit_Assign
 
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        if isinstance(node.target, ast.Name):
+            self.changed.append((node.target.id, "+="))
+        self.generic_visit(node)
+
     def visit_For(self, node: ast.For) -> None:
         self.aliases |= _names_in(node.target)
+        self.generic_visit(node)
+
+    def visit_withitem(self, node: ast.withitem) -> None:
+        if node.optional_vars is not None:
+            self.aliases |= _names_in(node.optional_vars)
         self.generic_visit(node)
 
     def visit_comprehension(self, node: ast.comprehension) -> None:
@@ -449,62 +517,85 @@ class _Executed(ast.NodeVisitor):
 _OTHERS = (ast.Name, ast.Attribute, ast.Subscript, ast.IfExp, ast.BoolOp, ast.NamedExpr)
 
 
-def _of_function(function: _Function, *, makes_first: bool = False) -> Effects:
+def _of_function(
+    function: _Function, package: str, *, makes_first: bool = False
+) -> Effects:
     """Return what calling a function may do.
 
     Args:
         function: The function.
+        package: The package that it is in.
         makes_first: Whether its first argument is an object that is being made.
     """
     executed = _Executed(function.body)
     arguments = [
         each.arg for each in ast.walk(function.args) if isinstance(each, ast.arg)
     ]
-    made = {*executed.bound} - {*arguments, *executed.aliases}
-    first = arguments[:1] if makes_first else []
+    local = {*executed.bound, *arguments}
+    made = local - {*arguments, *executed.aliases, *executed.returned}
+    first = tuple(arguments[:1]) if makes_first else None
     is_sure, bare = bool(executed.globals), set()
     for changed in executed.changed:
-        if changed[0] in made or (changed[:1] == (*first,) and len(changed) == 2):
+        if changed[0] in made or (changed[:1] == first and len(changed) == 2):
             continue
-        if changed[-1] == "()" and changed[0] not in (*executed.bound, *arguments):
-            bare.add(changed[:-1])
-        elif len(changed) == 1 and changed[0] not in ("", *arguments):
-            bare.add(changed)
+        if changed[0] not in ("", *local) and changed[-1] in ("()", changed[0]):
+            bare.add(changed[:-1] or changed)
         else:
             is_sure = True
-    local = {*executed.bound, *arguments}
-    return Effects(
-        is_sure=is_sure,
-        calls=tuple(
-            Call((), each.passed) if {*each.called[:1]} <= local else each
-            for each in executed.calls
-        ),
-        bare=frozenset(bare),
-        decorators=_decorators(function),
-        modules=_imports(executed.imports, "").modules,
-    )
-
-
-def _of_class(owner: ast.ClassDef, method: str) -> Effects | None:
-    """Return what making an object of a class may do, or calling a method of it."""
-    methods = _methods(owner)
-    if method:
-        return _of_function(methods[method]) if method in methods else None
-    found = [
-        _of_function(methods[each], makes_first=True)
-        for each in _CONSTRUCTORS & methods.keys()
+    used = {each for call in executed.calls for each in (call.called, *call.passed)}
+    inner = [
+        executed.inner[each[0]]
+        for each in used
+        if each[:1] and each[0] in executed.inner
     ]
-    made_by = [*owner.bases, *(each.value for each in owner.keywords)]
-    return Effects(
-        is_sure=any(each.is_sure for each in found),
-        calls=(
-            *(call for each in found for call in each.calls),
-            *(Call(_chain(each), ()) for each in made_by),
+    return _together(
+        Effects(
+            is_sure=is_sure or any(isinstance(each, ast.ClassDef) for each in inner),
+            calls=tuple(
+                Call((), each.passed) if {*each.called[:1]} <= local else each
+                for each in executed.calls
+            ),
+            bare=frozenset(bare),
+            decorators=_decorators(function),
+            modules=_imports(executed.imports, package).modules,
         ),
-        bare=frozenset().union(*(each.bare for each in found)),
-        decorators=_decorators(owner),
-        modules=tuple(name for each in found for name in each.modules),
+        *(_of_function(each, package) for each in inner if isinstance(each, _Function)),
     )
+
+
+def _of_class(owner: ast.ClassDef, package: str) -> Effects:
+    """Return what making an object of a class may do."""
+    made_by = [*owner.bases, *(each.value for each in owner.keywords)]
+    return _together(
+        Effects(
+            calls=tuple(Call(_chain(each), ()) for each in made_by),
+            decorators=_decorators(owner),
+        ),
+        *(
+            _of_function(each, package, makes_first=True)
+            for name, each in _methods(owner).items()
+            if name in _CONSTRUCTORS
+        ),
+    )
+
+
+def _together(*effects: Effects) -> Effects:
+    return Effects(
+        is_sure=any(each.is_sure for each in effects),
+        calls=tuple(call for each in effects for call in each.calls),
+        bare=frozenset(name for each in effects for name in each.bare),
+        decorators=frozenset(name for each in effects for name in each.decorators),
+        modules=tuple(name for each in effects for name in each.modules),
+    )
+
+
+def _makes(call: ast.Call) -> bool:
+    """Return whether what a call returns is new, as its name tells."""
+    name = _chain(call.func)[-1:]
+    return name in _CONTAINERS or (name != () and name[0][:1].isupper())
+
+
+_CONTAINERS = {(each,) for each in ("dict", "list", "set", "defaultdict", "deque")}
 
 
 def is_harmless(decorator: Reference) -> bool:
@@ -536,8 +627,13 @@ def _methods(owner: ast.ClassDef) -> dict[str, _Function]:
     return {each.name: each for each in owner.body if isinstance(each, _Function)}
 
 
-def _names_in(node: ast.AST) -> set[str]:
-    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+def _names_in(target: ast.AST) -> set[str]:
+    """Return the names that are bound by an assignment to a target."""
+    return {
+        each.id
+        for each in ast.walk(target)
+        if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+    }
 
 
 def _chain(node: ast.AST) -> Reference:
@@ -548,6 +644,18 @@ def _chain(node: ast.AST) -> Reference:
     if not isinstance(node, ast.Name):
         return ()
     return (node.id, *reversed(parts))
+
+
+def _is_computed(function: _Function) -> bool:
+    """Return whether something is computed where a function is defined."""
+    defaults = [*function.args.defaults, *function.args.kw_defaults]
+    return bool(function.decorator_list) or not all(
+        isinstance(each, ast.Constant | None) for each in defaults
+    )
+
+
+def _place_in_text(statement: ast.stmt) -> tuple[int, int]:
+    return statement.lineno, statement.col_offset
 
 
 def _place(node: ast.AST) -> Reference:
@@ -580,6 +688,7 @@ def _imports(statements: Iterable[ast.AST], package: str) -> Imports:
                 if each.name == "*":
                     stars.append(origin)
                 else:
+                    modules[f"{origin}.{each.name}"] = None
                     bring(each.asname or each.name, Import(origin, each.name))
     return Imports(names, tuple(modules), tuple(stars))
 

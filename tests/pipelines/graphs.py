@@ -106,13 +106,13 @@ class Graph:
         ]
         if self._random.random() < 0.4:
             self.heads["steps"].append("from . import registry")
-            self._said.append("sorted(each() for each in registry.ALL)")
+            self._said.append("[each() for each in registry.ALL]")
         if self._random.random() < 0.3:
             self.heads["steps"].append("from . import registry")
-            self._said.append("sorted(each.level for each in registry.Rule.all)")
+            self._said.append("[each.level for each in registry.Rule.all]")
         if self._random.random() < 0.3:
             self.heads["steps"].append("from . import registry")
-            self._said.append("sorted(each.level for each in registry.KINDS)")
+            self._said.append("[each.level for each in registry.KINDS]")
 
     def files(self) -> dict[str, str]:
         """Return the texts, by path without suffix."""
@@ -316,7 +316,7 @@ class Graph:
 
 
 def mutations(graph: Graph) -> Iterator[str]:
-    """Change the number of each definition, and each import, and put it back."""
+    """Change each number, each import and the order of definitions, and put it back."""
     for each in graph.definitions:
         was, each.level = each.level, each.level + 1_000
         yield f"the number of {each.name}"
@@ -331,6 +331,13 @@ def mutations(graph: Graph) -> Iterator[str]:
             was_heads, heads[:] = list(heads), heads[::-1]
             yield f"the order of imports in {module}"
             heads[:] = was_heads
+    for index in range(1, len(graph.definitions)):
+        pair = slice(index - 1, index + 1)
+        first, second = graph.definitions[pair]
+        if first.module == second.module:
+            graph.definitions[pair] = [second, first]
+            yield f"the order of {first.name} and {second.name}"
+            graph.definitions[pair] = [first, second]
 
 
 def _others(graph: Graph, head: str) -> Iterator[str]:
