@@ -504,6 +504,7 @@ class _Modules:
         self._found: dict[tuple[str, Reference], tuple[_Target, ...]] = {}
         self._finding: set[tuple[str, Reference]] = set()
         self._acting: dict[_Target, bool] = {}
+        self._asked: set[_Target] = set()
         self._by_import: dict[str, tuple[str, ...]] = {}
         self._imports: dict[str, tuple[str, ...]] = {}
 
@@ -696,10 +697,16 @@ class _Modules:
         """Return whether calling something may do more than return a value."""
         if _is_ours(target.module):
             return False
-        if target not in self._acting:
-            self._acting[target] = False  # unless something else in it does
-            self._acting[target] = self._finds_acting(target)
-        return self._acting[target]
+        if target in self._acting:
+            return self._acting[target]
+        if target in self._asked:
+            return False  # unless something else in it does
+        self._asked.add(target)
+        acts = self._finds_acting(target)
+        self._asked.discard(target)
+        if acts or not self._asked:  # what called one another may still act
+            self._acting[target] = acts
+        return acts
 
     def _finds_acting(self, target: _Target) -> bool:
         module = self.get(target.module)

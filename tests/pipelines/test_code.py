@@ -120,6 +120,14 @@ class Case:
         }
 
 
+_REGISTERING = """
+            ALL = []
+
+            def rule(function):
+                ALL.append(function)
+                return function
+            """
+
 CASES = [
     Case(
         "an alias of an import is another function of the same module",
@@ -852,6 +860,222 @@ CASES = [
                         return %
                 return Say
             """
+        },
+        "1",
+        "2",
+    ),
+    Case(
+        "the order of functions that are registered",
+        "from . import rules, more",
+        "[each() for each in rules.ALL]",
+        {
+            "project/rules": _REGISTERING,
+            "project/more": "from .rules import rule\n%",
+        },
+        "@rule\ndef one(): return 1\n@rule\ndef two(): return 2",
+        "@rule\ndef two(): return 2\n@rule\ndef one(): return 1",
+    ),
+    Case(
+        "the order in which modules are imported that register something",
+        "from . import rules\nfrom . import %",
+        "[each() for each in rules.ALL]",
+        {
+            "project/rules": _REGISTERING,
+            "project/one": "from .rules import rule\n@rule\ndef one(): return 1",
+            "project/two": "from .rules import rule\n@rule\ndef two(): return 2",
+        },
+        "one, two",
+        "two, one",
+    ),
+    Case(
+        "what is read before it is changed, or after",
+        "from . import rules",
+        "rules.count",
+        {"project/rules": "ALL = [1]\n%"},
+        "ALL.append(2)\ncount = len(ALL)",
+        "count = len(ALL)\nALL.append(2)",
+    ),
+    Case(
+        "what is changed before it is bound once more, or after",
+        "from . import rules",
+        "rules.ALL",
+        {"project/rules": "ALL = [1]\n%"},
+        "ALL.append(2)\nALL = ALL + [3]",
+        "ALL = ALL + [3]\nALL.append(2)",
+    ),
+    Case(
+        "a default that is taken before a patch, or after",
+        "from . import rules, more",
+        "more.fare()",
+        {
+            "project/rules": "LEVEL = 0",
+            "project/more": "from . import rules\n%",
+        },
+        "rules.LEVEL = 1\ndef fare(level=rules.LEVEL): return level",
+        "def fare(level=rules.LEVEL): return level\nrules.LEVEL = 1",
+    ),
+    Case(
+        "a list of another module that grows in place",
+        "from . import rules, more",
+        "rules.ALL",
+        {
+            "project/rules": "ALL = []",
+            "project/more": "from .rules import ALL\nALL += [%]",
+        },
+        "1",
+        "2",
+    ),
+    Case(
+        "a list that a function hands out, and that grows then",
+        "from . import rules, more",
+        "rules.ALL",
+        {
+            "project/rules": """
+            ALL = []
+
+            def shared():
+                return ALL
+
+            def grown(level):
+                found = shared()
+                found.append(level)
+                return level
+            """,
+            "project/more": "from .rules import grown\nkept = grown(%)",
+        },
+        "1",
+        "2",
+    ),
+    Case(
+        "a function inside of a function, which registers",
+        "from . import rules, more",
+        "rules.ALL",
+        {
+            "project/rules": """
+            ALL = []
+
+            def rule(level):
+                def inner():
+                    ALL.append(level)
+                inner()
+                return level
+            """,
+            "project/more": "from .rules import rule\nkept = rule(%)",
+        },
+        "1",
+        "2",
+    ),
+    Case(
+        "a function that imports what registers",
+        "from . import rules, more",
+        "[each() for each in rules.ALL]",
+        {
+            "project/rules": _REGISTERING,
+            "project/plugin": "from .rules import rule\n@rule\ndef one(): return 1",
+            "project/more": """
+            def load():
+                from . import plugin
+                return %
+
+            kept = load()
+            """,
+        },
+        "plugin",
+        "plugin.one",
+        changes=False,
+    ),
+    Case(
+        "a context of a class of the user's",
+        "from . import rules, more",
+        "rules.ALL",
+        {
+            "project/rules": """
+            ALL = []
+
+            class Rule:
+                def __init__(self, level):
+                    self.level = level
+
+                def __enter__(self):
+                    ALL.append(self.level)
+
+                def __exit__(self, *_):
+                    pass
+            """,
+            "project/more": "from .rules import Rule\nwith Rule(%):\n    fare = 1",
+        },
+        "1",
+        "2",
+    ),
+    Case(
+        "an operator of a class of the user's",
+        "from . import rules, more",
+        "rules.ALL",
+        {
+            "project/rules": """
+            ALL = []
+
+            class Rule:
+                def __rshift__(self, level):
+                    ALL.append(level)
+
+            first = Rule()
+            """,
+            "project/more": "from .rules import first\nfirst >> %",
+        },
+        "1",
+        "2",
+    ),
+    Case(
+        "an attribute of a class that is told its name",
+        "from . import rules, more",
+        "rules.ALL",
+        {
+            "project/rules": """
+            ALL = []
+
+            class Rule:
+                def __set_name__(self, owner, name):
+                    ALL.append(name)
+            """,
+            "project/more": """
+            from .rules import Rule
+            class Fare:
+                level% = Rule()
+            """,
+        },
+        "1",
+        "2",
+    ),
+    Case(
+        "functions that call one another, and register",
+        "from . import rules, more",
+        "rules.ALL",
+        {
+            "project/rules": """
+            ALL = []
+
+            def one(level):
+                if level > 10:
+                    return two(level - 1)
+                ALL.append(level)
+                return level
+
+            def two(level):
+                return one(level)
+            """,
+            "project/more": "from .rules import one, two\na = one(1)\nkept = two(%)",
+        },
+        "11",
+        "5",
+    ),
+    Case(
+        "a module of a package that is an object",
+        "from . import rules\nimport project.rules.fares",
+        "getattr(rules, 'fa' + 'res').level",
+        {
+            "project/rules/__init__": "",
+            "project/rules/fares": "level = %",
         },
         "1",
         "2",

@@ -199,6 +199,9 @@ NUMBERS = "Clean Check Fit Report Compare"
 TEXTS = "Clean Check Fit Report"
 
 
+FEW = "@step\ndef few(rows):\n    return rows[:5]\n\n\n"
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A change, and what comes of it.
@@ -357,6 +360,12 @@ CASES = [
         add(STEPS, "\n\n@step\ndef first(rows):\n    return rows[1:]\n"),
         "Ingest " + NUMBERS,
         will_run="Ingest",
+    ),
+    Case(
+        "the order of functions that register themselves",
+        both(edit(STEPS, FEW, ""), add(STEPS, f"\n\n{FEW}")),
+        "Ingest " + NUMBERS,
+        given=edit(STEPS, "@step\ndef without", f"{FEW}@step\ndef without"),
     ),
     Case(
         "the decorator that registers",
