@@ -358,7 +358,7 @@ def test_three_kills_at_every_point_and_some_at_any_time_are_put_right() -> None
     options = ("--random-kills", "200", "--beam-kills", "25", "--taxi-kills", "5")
     result = run_kills(*options)
     assert_nothing_went_wrong(result)
-    assert result["points"] > 900
+    assert result["points"] > 700
     assert result["least_kills_per_point"] >= 3
     assert result["kills"] >= 3 * result["points"]
     assert result["random_kills"] == 200
@@ -386,7 +386,7 @@ def wait_until(is_so: Callable[[], object]) -> None:
 
 def test_a_process_whose_run_died_while_it_started_does_nothing(site: Remote) -> None:
     site("restore", "apart")
-    site("leave_killed", "apart", "after subprocess.Popen 1")
+    site("leave_killed", "apart", "after start penstock.pipelines.child 1")
     wait_until(lambda: not children_of(site))
     assert not site.ledger.exists()
 
