@@ -181,9 +181,11 @@ class Reader:
                 source = path.read_bytes() if text is None else text.encode()
                 module = _taken_apart(source, name, is_package)
             except (OSError, SyntaxError, ValueError) as error:
+                line = getattr(error, "lineno", None)
+                said = f"{error.args[0]} in line {line}" if line else str(error)
                 raise PipelineError(
                     f"'{path}', which the pipeline's code imports, cannot be read as "
-                    f"Python: {error}. Mend it and run again."
+                    f"Python: {said}. Mend it and run again."
                 ) from error
             digest = hashlib.sha256(source).hexdigest()
             self._files[key] = module, SourceFile(path, source, digest, is_package)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Callable, Iterator
 
 MODULES = ("base", "tools", "more", "steps")
@@ -83,12 +84,16 @@ class Graph:
     Args:
         seed: The same, the same project.
         size: How many definitions it has.
+
+    Attributes:
+        definitions: The definitions, in order.
+        heads: What stands above them, by module.
     """
 
     def __init__(self, seed: int, size: int = 14) -> None:
         self._random = random.Random(seed)
         self.definitions: list[Definition] = []
-        self._heads: dict[str, list[str]] = {each: [] for each in MODULES}
+        self.heads: dict[str, list[str]] = {each: [] for each in MODULES}
         self._head_names: dict[tuple[str, str], str] = {}
         places = sorted(self._random.choice(range(4)) for _ in range(size))
         for number, place in enumerate(places):
@@ -100,20 +105,20 @@ class Graph:
             )
         ]
         if self._random.random() < 0.4:
-            self._heads["steps"].append("from . import registry")
+            self.heads["steps"].append("from . import registry")
             self._said.append("sorted(each() for each in registry.ALL)")
         if self._random.random() < 0.3:
-            self._heads["steps"].append("from . import registry")
+            self.heads["steps"].append("from . import registry")
             self._said.append("sorted(each.level for each in registry.Rule.all)")
         if self._random.random() < 0.3:
-            self._heads["steps"].append("from . import registry")
+            self.heads["steps"].append("from . import registry")
             self._said.append("sorted(each.level for each in registry.KINDS)")
 
     def files(self) -> dict[str, str]:
         """Return the texts, by path without suffix."""
         texts = {"project/__init__": "", "project/registry": _REGISTRY}
         for module in MODULES:
-            lines = list(self._heads[module])
+            lines = list(self.heads[module])
             for each in self.definitions:
                 if each.module == module:
                     lines.append(each.text.replace("{level}", str(each.level)))
@@ -157,7 +162,7 @@ class Graph:
     def _used(self, module: str, used: Definition) -> str:
         if used.module == module:
             return used.value.replace("{name}", used.name)
-        heads = self._heads[module]
+        heads = self.heads[module]
         way = self._random.choice(["from", "as", "module", "dotted", "star", "inside"])
         name = used.name
         if way == "from":
@@ -225,7 +230,7 @@ class Graph:
         return f"{name} = {{'one': lambda: {{level}} + {used}}}", "{name}['one']()"
 
     def _partial(self, name: str, module: str) -> tuple[str, str]:
-        self._heads[module].append("import functools")
+        self.heads[module].append("import functools")
         return (
             f"def _{name}(value, extra):\n    return value + extra\n"
             f"{name} = functools.partial(_{name}, {{level}}, {self._any(module)})",
@@ -233,28 +238,28 @@ class Graph:
         )
 
     def _plain(self, name: str, module: str) -> tuple[str, str]:
-        self._heads[module].append("from .registry import Plain")
+        self.heads[module].append("from .registry import Plain")
         return f"{name} = Plain({{level}} + {self._any(module)})", "{name}.get()"
 
     def _rule(self, name: str, module: str) -> tuple[str, str]:
-        self._heads[module].append("from . import registry")
+        self.heads[module].append("from . import registry")
         used = self._any(module)
         return f"{name} = registry.Rule({{level}} + {used})", "{name}.get()"
 
     def _registered(self, name: str, module: str) -> tuple[str, str]:
-        self._heads[module].append("from .registry import register")
+        self.heads[module].append("from .registry import register")
         return (
             f"@register\ndef {name}():\n    return {{level}} + {self._any(module)}",
             "{name}()",
         )
 
     def _kept(self, name: str, module: str) -> tuple[str, str]:
-        self._heads[module].append("from .registry import kept")
+        self.heads[module].append("from .registry import kept")
         used = self._any(module)
         return f"{name} = kept(1, lambda: {{level}} + {used})", "{name}"
 
     def _kind(self, name: str, module: str) -> tuple[str, str]:
-        self._heads[module].append("from .registry import Kind")
+        self.heads[module].append("from .registry import Kind")
         used = self._any(module)
         return f"class {name}(Kind):\n    level = {{level}} + {used}", "{name}.level"
 
@@ -289,7 +294,7 @@ class Graph:
         if not others:
             return self._constant(name, module)
         other = self._random.choice(others)
-        self._heads[module].append(f"from . import {other.module}")
+        self.heads[module].append(f"from . import {other.module}")
         return (
             f"{name} = 1\n{other.module}.{other.name} = {{level}}",
             "{name}",
@@ -300,7 +305,7 @@ class Graph:
         return f"for {name} in [0, {{level}} + {used}]:\n    pass", "{name}"
 
     def _wrapped(self, name: str, module: str) -> tuple[str, str]:
-        self._heads[module].append("import functools")
+        self.heads[module].append("import functools")
         return (
             f"def _wrap_{name}(function):\n    @functools.wraps(function)\n"
             f"    def wrapper():\n        return function() + {self._any(module)}\n"
@@ -310,9 +315,32 @@ class Graph:
         )
 
 
-def mutations(graph: Graph) -> Iterator[Definition]:
-    """Change the number of each definition in turn, and put it back."""
+def mutations(graph: Graph) -> Iterator[str]:
+    """Change the number of each definition, and each import, and put it back."""
     for each in graph.definitions:
         was, each.level = each.level, each.level + 1_000
-        yield each
+        yield f"the number of {each.name}"
         each.level = was
+    for module, heads in graph.heads.items():
+        for index, head in enumerate(heads):
+            for other in _others(graph, head):
+                heads[index] = other
+                yield f"'{other}' for '{head}' in {module}"
+            heads[index] = head
+        if len({each for each in heads if each.endswith("*")}) > 1:
+            was_heads, heads[:] = list(heads), heads[::-1]
+            yield f"the order of imports in {module}"
+            heads[:] = was_heads
+
+
+def _others(graph: Graph, head: str) -> Iterator[str]:
+    """Yield imports of something else under the name that one brings."""
+    found = re.fullmatch(r"from \.(\w+) import (d\d+)(?: as (\w+))?", head)
+    if found is None:
+        return
+    module, name, alias = found.groups()
+    by_name = {each.name: each for each in graph.definitions}
+    for other in graph.definitions:
+        same = other.module == module and other.value == by_name[name].value
+        if same and other.name != name:
+            yield f"from .{module} import {other.name} as {alias or name}"

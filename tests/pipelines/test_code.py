@@ -1083,7 +1083,7 @@ def test_code_that_is_no_python_gets_a_sentence(tmp_path: Path) -> None:
         )
     assert str(raised.value) == (
         f"'{tmp_path}/project/broken.py', which the pipeline's code imports, cannot be "
-        "read as Python: invalid syntax (<unknown>, line 1). Mend it and run again."
+        "read as Python: invalid syntax in line 1. Mend it and run again."
     )
 
 

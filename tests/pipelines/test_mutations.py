@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from penstock.schemas.digests import folder_manifest
 from tests.pipelines.zygote import Zygote
 
 PROJECT = Path(__file__).parent.parent / "resources" / "user_project"
@@ -211,6 +212,7 @@ class Case:
         force: Components that are forced in the second run.
         reason: A part of what the plan must say of why the first component runs.
         remark: A part of what the plan must remark.
+        root: Where the second run finds artifacts and the store.
     """
 
     name: str
@@ -222,6 +224,7 @@ class Case:
     force: tuple[str, ...] = ()
     reason: str = ""
     remark: str = ""
+    root: str = "root"
 
 
 CASES = [
@@ -670,6 +673,13 @@ CASES = [
         "Fit Compare",
         given=edit(PIPELINE, "options=REPORT", "options=REPORT, after=(fit,)"),
     ),
+    Case(
+        "a moved root, whose places the store knows",
+        move("root", "elsewhere"),
+        "Ingest Clean Check Fit Report Compare",
+        root="elsewhere",
+        reason="its output 'examples' is gone",
+    ),
     # Outputs.
     Case(
         "a deleted output",
@@ -849,8 +859,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote) -> Project
 def test_change(case: Case, project: Project) -> None:
     project.begin(case.given)
     case.change(project.folder)
-    planned = project.ask("plan", force=case.force)
-    states = project.ask("run", force=case.force)["states"]
+    planned = project.ask("plan", force=case.force, root=case.root)
+    states = project.ask("run", force=case.force, root=case.root)["states"]
     forecasts, reasons = planned["forecasts"], planned["reasons"]
     assert with_value(states, "complete") == set(case.runs.split()), reasons
     assert with_value(states, "skipped") == set(case.skipped.split())
@@ -861,6 +871,92 @@ def test_change(case: Case, project: Project) -> None:
     assert case.reason in " ".join(" ".join(reasons[name]) for name in will_run)
     assert case.remark in " ".join(planned["remarks"])
     assert bool(case.remark) is bool(planned["remarks"])
+
+
+def test_nothing_is_left_of_a_plan(project: Project) -> None:
+    project.begin(nothing)
+    edit(SCALING, "value * factor", "value + factor")(project.folder)
+    before = folder_manifest(project.folder)
+    project.ask("plan")
+    assert folder_manifest(project.folder) == before
+
+
+def test_what_was_changed_back_is_taken_again(project: Project) -> None:
+    project.begin(nothing)
+    there = ((SCALING, "* factor", "+ factor"), (PIPELINE, "at_least=2", "at_least=9"))
+    for changes in (there, [(file, new, old) for file, old, new in there]):
+        for change in changes:
+            edit(*change)(project.folder)
+        planned = project.ask("plan")["forecasts"]
+        states = project.ask("run")["states"]
+    assert with_value(planned, "hit") == with_value(states, "cached") == {*planned}
+
+
+def test_code_that_is_no_python_gets_a_sentence(
+    project: Project, zygote: Zygote
+) -> None:
+    project.begin(nothing)
+    edit("texts.py", "return f", "return = f")(project.folder)
+    for verb in ("plan", "run"):
+        answer = zygote.ask(verb, project.folder, target="pipeline:make")
+        assert answer["error"] == (
+            f"'{project.folder}/texts.py', which the pipeline's code imports, cannot "
+            "be read as Python: invalid syntax in line 5. Mend it and run again."
+        )
+
+
+SCRIPT = """
+from penstock import Component, Pipeline, RunContext, output, run
+from penstock.schemas.artifacts import Examples
+from texts import heading
+
+def unused():
+    return 1
+
+def words(count):
+    return heading(count)
+
+class Say(Component):
+    count: int
+    examples: Examples = output()
+
+    def run(self, context: RunContext) -> None:
+        (self.examples.path / "words.txt").write_text(words(self.count))
+
+def make():
+    return Pipeline("script", [Say(count=1)])
+
+made = make()
+for each in made.components:
+    print(each)
+if __name__ == "__main__":
+    print("run as a script")
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        (nothing, "cached"),
+        (edit("script.py", "heading(count)", "heading(1 + count)"), "complete"),
+        (edit("texts.py", "The check says", "We say"), "complete"),
+        (edit("script.py", "count=1", "count=2"), "complete"),
+        (edit("script.py", "return 1", "return 2"), "cached"),
+        (edit("script.py", '"run as a script"', '"run"'), "cached"),
+        (edit("script.py", "print(each)", "print(each, 1)"), "cached"),
+    ],
+)
+def test_a_script(change: Change, state: str, tmp_path: Path, zygote: Zygote) -> None:
+    shutil.copy(PROJECT / "texts.py", tmp_path)
+    add("script.py", SCRIPT)(tmp_path)
+    zygote.ask("run", tmp_path, target="script.py:make")
+    change(tmp_path)
+    planned = zygote.ask("plan", tmp_path, target="script.py:make")
+    answer = zygote.ask("run", tmp_path, target="script.py:make")
+    assert answer["states"] == {"Say": state}, planned
+    assert planned["forecasts"] == {
+        "Say": {"cached": "hit", "complete": "will run"}[state]
+    }
 
 
 def with_value(found: Mapping[str, str], value: str) -> set[str]:

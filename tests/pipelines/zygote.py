@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,36 +61,65 @@ class Zygote:
 # In the fork --------------------------------------------------------------------------
 
 
-def plan(target: str, **options: Any) -> dict[str, Any]:
+def plan(target: str, root: str = "root", **options: Any) -> dict[str, Any]:
     """Plan the project's pipeline."""
     from penstock.pipelines.metadata import Store
     from penstock.pipelines.plan import plan as plan_pipeline
 
-    root = Path("root").absolute()
-    store = Store(f"sqlite:///{root / 'metadata.sqlite'}", create=False)
-    planned = plan_pipeline(_made(target), root, store, **options)
+    folder = Path(root).absolute()
+    path = folder / "metadata.sqlite"
+    store = Store(f"sqlite:///{path}" if path.exists() else "sqlite://")
+    planned = plan_pipeline(_made(target), folder, store, **options)
+    found = planned.components
     return {
-        "forecasts": {
-            each.component: each.forecast.value for each in planned.components
-        },
-        "reasons": {each.component: each.reasons for each in planned.components},
+        "forecasts": {each.component: each.forecast.value for each in found},
+        "reasons": {each.component: each.reasons for each in found},
         "remarks": planned.remarks,
     }
 
 
-def run(target: str, **options: Any) -> dict[str, Any]:
+def run(target: str, root: str = "root", **options: Any) -> dict[str, Any]:
     """Run the project's pipeline."""
     from penstock.pipelines.run import run as run_pipeline
     from penstock.pipelines.runners import LocalRunner
 
-    result = run_pipeline(
-        _made(target), Path("root"), runner=LocalRunner(max_workers=2), **options
-    )
+    made = _made(target)
+    result = run_pipeline(made, root, runner=LocalRunner(max_workers=2), **options)
+    found = result.executions
     return {
         "run": result.run_id,
-        "states": {name: each.state.value for name, each in result.executions.items()},
-        "reasons": {name: each.reason for name, each in result.executions.items()},
+        "states": {name: each.state.value for name, each in found.items()},
+        "reasons": {name: each.reason for name, each in found.items()},
+        "digests": {
+            f"{name}.{key}": output.digest
+            for name, each in found.items()
+            for key, output in each.outputs.items()
+        },
     }
+
+
+def settle(target: str, force: Sequence[str] = ()) -> dict[str, Any]:
+    """Plan, and run what the plan is sure of, until it is sure of everything.
+
+    Returns:
+        `steps`: each plan with what then ran. The last ran all of the pipeline.
+    """
+    steps = []
+    while True:
+        planned = plan(target, force=force)
+        reasons = planned["reasons"]
+        will_run = [n for n, each in planned["forecasts"].items() if each == "will run"]
+        depend = [
+            name
+            for name, each in planned["forecasts"].items()
+            if each == "depends" and not reasons[name][0].startswith("It will be skip")
+        ]
+        # What always runs leaves open for ever what comes of it.
+        always = ("It is forced.", "It is never cached (cache=False).")
+        if not depend or any(reasons[name][0] in always for name in will_run):
+            steps.append({"plan": planned, "run": run(target, force=force)})
+            return {"steps": steps}
+        steps.append({"plan": planned, "run": run(target, to=will_run)})
 
 
 def _made(target: str) -> Any:
@@ -117,6 +146,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     from penstock.schemas.errors import PenstockError
 
     vars(loaded)["_STARTED"] = time.time()  # this process begins now
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the user's code may print
     os.chdir(request["folder"])
     sys.path.insert(0, request["folder"])
     try:
@@ -130,6 +160,8 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Import, then fork once per request."""
+    import sqlite3
+
     import penstock.pipelines.plan
     import penstock.pipelines.run  # noqa: F401
     from penstock.components.training import Trainer
@@ -139,7 +171,7 @@ def main() -> None:
     importlib.import_module("ml_metadata.metadata_store.metadata_store")
     # penstock's own files are taken apart once.
     Reader().code_of(ImportSchemaGen(schema_file=Path("schema.pbtxt")))
-    del Trainer
+    del Trainer, sqlite3
     sys.path[:] = [each for each in sys.path if each not in ("", str(CHECKOUT))]
     sys.path.append(str(CHECKOUT))
     for line in sys.stdin:
