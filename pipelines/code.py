@@ -847,7 +847,7 @@ class _Walk:
         Nothing that is reached imports them: what builds the pipeline does.
         """
         reached = {module for module, _ in self._symbols if not _is_ours(module)}
-        words = {each.rpartition(".")[2].encode() for each in reached}
+        words = {part.encode() for each in reached for part in each.split(".")}
         found = [
             name
             for name, path, source in self._loaded

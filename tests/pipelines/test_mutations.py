@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -394,6 +395,7 @@ CASES = [
             "from .words import strip as tidied",
         ),
         TEXTS,
+        reason="The code no longer reaches 'trips.features.words.tidy'.",
     ),
     Case(
         "an import from a library, under the same name",
@@ -426,6 +428,7 @@ CASES = [
         "a faster module that is now there",
         add("fastwords.py", "def strip(word):\n    return word\n"),
         TEXTS,
+        reason="The code now reaches 'fastwords.strip'.",
     ),
     Case(
         "the faster module",
@@ -644,7 +647,6 @@ CASES = [
     Case(
         "a renamed pipeline",
         edit(PIPELINE, 'Pipeline("trips"', 'Pipeline("tours"'),
-        given=edit(PIPELINE, ", report, compare]", ", report]"),
     ),
     Case(
         "a renamed component, which may write its name",
@@ -881,6 +883,14 @@ def test_nothing_is_left_of_a_plan(project: Project) -> None:
     assert folder_manifest(project.folder) == before
 
 
+def test_code_that_was_not_kept_is_told_as_a_whole(project: Project) -> None:
+    project.begin(nothing)
+    shutil.rmtree(project.folder / "root" / ".penstock" / "code")
+    edit(SCALING, "value * factor", "value + factor")(project.folder)
+    (reason,) = project.ask("plan")["reasons"]["Clean"]
+    assert re.fullmatch(r"The code changed: sha256:\w{64} -> sha256:\w{64}\.", reason)
+
+
 def test_what_was_changed_back_is_taken_again(project: Project) -> None:
     project.begin(nothing)
     there = ((SCALING, "* factor", "+ factor"), (PIPELINE, "at_least=2", "at_least=9"))
@@ -890,6 +900,20 @@ def test_what_was_changed_back_is_taken_again(project: Project) -> None:
         planned = project.ask("plan")["forecasts"]
         states = project.ask("run")["states"]
     assert with_value(planned, "hit") == with_value(states, "cached") == {*planned}
+
+
+def test_the_newest_is_what_will_be_taken_from_the_cache(project: Project) -> None:
+    without = edit(PIPELINE, ", report, compare]", ", report]")
+    project.begin(without)
+    there = ("training/module.py", "{loss(rows)}", "{loss(rows)}!")
+    edit(PIPELINE, ", report]", ", report, compare]")(project.folder)
+    edit(*there)(project.folder)
+    assert project.ask("run")["states"]["Compare"] == "complete"
+    edit(there[0], there[2], there[1])(project.folder)
+    planned = project.ask("plan")["forecasts"]
+    states = project.ask("run")["states"]
+    assert (planned["Fit"], planned["Compare"]) == ("hit", "will run")
+    assert (states["Fit"], states["Compare"]) == ("cached", "complete")
 
 
 def test_code_that_is_no_python_gets_a_sentence(
