@@ -30,7 +30,10 @@ _SCENARIOS = ("first", "again", "apart", "repair")
 """Where every point counts; of Beam's only some are tried."""
 
 # Which runs are killed at random times, and how many of them there are at once.
-_AT_RANDOM = (("whole", 1), ("whole", 2), ("apart", 1), ("whole", 2), ("apart", 2))
+_AT_RANDOM = (
+    *(("whole", 1), ("whole", 2), ("apart", 1), ("whole", 2)),
+    *(("whole", 1), ("whole", 2), ("apart", 2), ("whole", 2)),
+)
 _KILLS_AT_ONCE = 5
 
 _CARELESS = ("no repair", "no notes", "renamed late")

@@ -306,9 +306,11 @@ def _look_up(
     external = live.external_inputs()
     code = run.codes[component.name]
     execution.fingerprint = fingerprint_of(live, external, code)
-    only_one = cache.only_one(run.root, execution.fingerprint, run.check_canceled)
-    if held.enter_context(only_one):
-        repair(run.root, run.store)  # who was waited for may have been killed
+    held.enter_context(
+        cache.only_one(run.root, execution.fingerprint, run.check_canceled)
+    )
+    # Whoever did the same may have been killed since this run began.
+    repair(run.root, run.store)
     if component.name not in run.forced:
         found = cache.find(run.store, live, execution.fingerprint)
         if isinstance(found, cache.Hit):

@@ -303,6 +303,18 @@ def test_a_repair_that_may_not_write_gets_a_sentence(site: Remote) -> None:
     )
 
 
+def test_what_was_done_since_a_run_began_is_taken(site: Remote) -> None:
+    whole = site("reference", "first")
+    site("restore", "first")
+    note = "after os.rename <root>/.penstock/runs/<run>/1.commit.partial 1"
+    killed = site("begin", "first", seconds=0.5, point=note)
+    run = site("begin", "first", seconds=0.5, careless="slow start")
+    assert [site("end", killed), site("end", run)] == [None, whole]
+    assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
+    lines = site.ledger.read_text().splitlines()
+    assert sum(line.startswith("Halves ") for line in lines) == 1
+
+
 def left_note(site: Remote) -> Path:
     """Leave a run that was killed right after it wrote its first commit down."""
     site("restore", "first")
