@@ -30,7 +30,10 @@ _SCENARIOS = ("first", "again", "apart", "repair")
 """Where every point counts; of Beam's only some are tried."""
 
 # Which runs are killed at random times, and how many of them there are at once.
-_AT_RANDOM = (("whole", 1), ("whole", 2), ("apart", 1), ("whole", 2), ("apart", 2))
+_AT_RANDOM = (
+    *(("whole", 1), ("whole", 2), ("apart", 1), ("whole", 2)),
+    *(("whole", 1), ("whole", 2), ("apart", 2), ("whole", 2)),
+)
 _KILLS_AT_ONCE = 5
 
 _CARELESS = ("no repair", "no notes", "renamed late")
@@ -74,15 +77,19 @@ def main(argv: list[str]) -> dict[str, Any]:
     options = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="run-kills-"))
     sites = [Remote(folder / f"site-{number}") for number in range(options.workers)]
+    # Its libraries are large, and every fork of a process that has them takes longer.
+    taxi = Remote(folder / "taxi")
     try:
-        return _measure(options, sites)
+        return _measure(options, sites, taxi)
     finally:
-        for site in sites:
+        for site in (*sites, taxi):
             site.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _measure(options: argparse.Namespace, sites: list[Remote]) -> dict[str, Any]:
+def _measure(
+    options: argparse.Namespace, sites: list[Remote], taxi: Remote
+) -> dict[str, Any]:
     known: dict[str, Any] = {}
     if options.state is not None and options.state.exists():
         known = json.loads(options.state.read_text(encoding="utf-8"))
@@ -108,29 +115,29 @@ def _measure(options: argparse.Namespace, sites: list[Remote]) -> dict[str, Any]
             draft.replace(options.state)
 
     jobs = [
-        # The longest first, so that no site waits for another in the end.
-        *_at_random("taxi_kills", [("taxi", 1)], options.taxi_kills, sums),
         *_at_random("random_kills", _AT_RANDOM, options.random_kills, sums),
         *_at_points(counts, options.kills),
     ]
     if options.beam_kills:
         jobs += _beam(sites[0]("points", "beam"), options.beam_kills, sums)
-    for number, (job, wrong) in enumerate(_done(sites, jobs)):
+    left = iter(jobs)
+    taxis = _at_random("taxi_kills", [("taxi", 1)], options.taxi_kills, sums)
+    queues = [*((site, left) for site in sites), (taxi, taxis)]
+    for number, (job, wrong) in enumerate(_done(queues)):
         name, point, *_ = job.arguments
         if job.kind == "kills":
             counts[f"{name}: {point}"] += 1
         else:
             sums[job.kind] += job.kills
         faults += [f"{name}: {point}: {each}" for each in wrong]
-        if number % 50 == 0:
+        if number % 50 == 0 or job.kind == "taxi_kills":
             keep()
     keep()
     return {
         "points": len(counts),
         "kills": sum(counts.values()),
         "least_kills_per_point": min(counts.values()),
-        **{kind: sums[f"{kind}"] for kind in ("random_kills", "beam_kills")},
-        "taxi_kills": sums["taxi_kills"],
+        **{kind: sums[kind] for kind in ("random_kills", "beam_kills", "taxi_kills")},
         "faults": faults,
         "careless_kills": options.careless_kills,
         "careless_caught": caught,
@@ -173,24 +180,26 @@ def _beam(points: list[str], kills: int, sums: Counter[str]) -> Iterator[Job]:
         yield Job("beam_kills", "kill_at", ("beam", point))
 
 
-def _done(sites: list[Remote], jobs: list[Job]) -> Iterator[tuple[Job, list[str]]]:
-    """Give each site a job whenever it has none; yield jobs with what was wrong."""
-    left = iter(jobs)
-    working: dict[Any, tuple[Remote, Job]] = {}
-    idle = list(sites)
-    while True:
-        for site in idle:
-            job = next(left, None)
-            if job is not None:
-                site.send(job.method, *job.arguments)
-                working[site.pipe] = (site, job)
-        if not working:
-            return
-        idle = []
+def _done(
+    queues: Iterable[tuple[Remote, Iterator[Job]]],
+) -> Iterator[tuple[Job, list[str]]]:
+    """Give each site a job of its queue whenever it has none; yield what was wrong."""
+    working: dict[Any, tuple[Remote, Iterator[Job], Job]] = {}
+
+    def give(site: Remote, left: Iterator[Job]) -> None:
+        job = next(left, None)
+        if job is not None:
+            site.send(job.method, *job.arguments)
+            working[site.pipe] = (site, left, job)
+
+    for site, left in queues:
+        give(site, left)
+    while working:
         for pipe in wait(list(working)):
-            site, job = working.pop(pipe)
-            idle.append(site)
-            yield job, site.receive()
+            site, left, job = working.pop(pipe)
+            wrong = site.receive()
+            give(site, left)
+            yield job, wrong
 
 
 def _caught(sites: list[Remote], points: list[str], kills: int) -> dict[str, int]:
@@ -206,7 +215,8 @@ def _caught(sites: list[Remote], points: list[str], kills: int) -> dict[str, int
         for point in random.Random(careless).choices(critical, k=kills)
     ]
     found = Counter(dict.fromkeys(_CARELESS, 0))
-    for job, wrong in _done(sites, jobs):
+    left = iter(jobs)
+    for job, wrong in _done([(site, left) for site in sites]):
         found[job.kind] += bool(wrong)
     missed = [each for each in _CARELESS if not found[each]]
     if missed:

@@ -122,11 +122,10 @@ def why_broken(artifact: Artifact) -> str:
 @contextmanager
 def only_one(
     root: Path, fingerprint: Fingerprint, check: Callable[[], None]
-) -> Iterator[bool]:
+) -> Iterator[None]:
     """Let one execution with a fingerprint run at a time, in any process.
 
-    The lock is the kernel's, which frees it when a process dies. Yields whether it was
-    held: whoever held it may have died.
+    The lock is the kernel's, which frees it when a process dies.
 
     Args:
         root: The folder that artifacts lie in.
@@ -136,9 +135,9 @@ def only_one(
     folder = root / ".penstock" / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / fingerprint.digest.removeprefix("sha256:")
-    descriptor, was_held = _locked(path, check)
+    descriptor = _locked(path, check)
     try:
-        yield was_held
+        yield
     finally:
         # Removed while it is held: who waits for it then finds that it is gone.
         os.unlink(path)
@@ -162,19 +161,17 @@ def remove_free_locks(root: Path) -> None:
                 os.close(descriptor)
 
 
-def _locked(path: Path, check: Callable[[], None]) -> tuple[int, bool]:
-    was_held = False
+def _locked(path: Path, check: Callable[[], None]) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor, was_held
+                return descriptor
             os.close(descriptor)
         except FileNotFoundError:
             os.close(descriptor)
         except BlockingIOError:
             os.close(descriptor)
-            was_held = True
             check()
             time.sleep(_POLL_SECONDS)

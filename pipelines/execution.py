@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.components.base import Canceled, Component, RunContext
-from penstock.pipelines import cache, environment, logs
+from penstock.pipelines import cache, logs
 from penstock.pipelines.code import Code
 from penstock.pipelines.commit import Commit, Places
 from penstock.pipelines.disk import sync_folder
@@ -177,6 +177,9 @@ class ActiveRun:
             properties["penstock_parts"] = execution.fingerprint.text
         if state is State.RUNNING and live.isolated:
             folder = self.codes[live.name].folder
+            # Imported here: it imports `child`, which a process may be started with.
+            from penstock.pipelines import environment
+
             properties.update(environment.capture(self.root, self.folder, folder))
         if state is State.RUNNING:
             properties["penstock_parameters"] = json.dumps(
@@ -303,9 +306,11 @@ def _look_up(
     external = live.external_inputs()
     code = run.codes[component.name]
     execution.fingerprint = fingerprint_of(live, external, code)
-    only_one = cache.only_one(run.root, execution.fingerprint, run.check_canceled)
-    if held.enter_context(only_one):
-        repair(run.root, run.store)  # who was waited for may have been killed
+    held.enter_context(
+        cache.only_one(run.root, execution.fingerprint, run.check_canceled)
+    )
+    # Whoever did the same may have been killed since this run began.
+    repair(run.root, run.store)
     if component.name not in run.forced:
         found = cache.find(run.store, live, execution.fingerprint)
         if isinstance(found, cache.Hit):

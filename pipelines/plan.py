@@ -261,7 +261,7 @@ def _live(
     *,
     is_whole: bool,
 ) -> Component:
-    """Return a component with facts for inputs; without some, if it is not whole."""
+    """Return a component with facts for inputs, all of them if it is whole."""
     if not is_whole:
         return resolve(_known_part(component, known), pipeline, store, known)
     if not _resolves(component):
@@ -317,11 +317,11 @@ class _AsIfTaken:
         found = {each.id: each for each in itertools.chain.from_iterable(groups)}
         for written in self._taken:
             each = written.artifact
-            if isinstance(each, Examples) and each.span is not None:
-                if (first is None or first <= each.span) and (
-                    last is None or each.span <= last
-                ):
-                    found.setdefault(each.id, each)
+            if not isinstance(each, Examples) or each.span is None:
+                continue
+            is_late = last is not None and each.span > last
+            if not is_late and (first is None or first <= each.span):
+                found.setdefault(each.id, each)
         yield list(found.values())
 
     def last_writers(
@@ -332,9 +332,9 @@ class _AsIfTaken:
         ids = {each.id for each in asked}
         for each in self._taken if pipeline == self._pipeline else []:
             number = each.artifact.id
-            if number is not None and number in ids:
-                if component in ("", each.component):
-                    found[number] = each.execution_id
+            is_of = component in ("", each.component)
+            if number is not None and number in ids and is_of:
+                found[number] = each.execution_id
         return found
 
 

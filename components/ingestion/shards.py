@@ -220,7 +220,7 @@ class Shards:
         """Close the files and remove them."""
         for split, writer in self._writers.items():
             writer.close()
-            self._files[split].unlink()
+            self._files[split].unlink(missing_ok=True)
 
     @property
     def written(self) -> Written:

@@ -278,7 +278,7 @@ def test_workers_that_do_not_see_the_root(
     component = CsvExampleGen(input_dir=tmp_path / "data", pattern="0.csv")
     with pytest.raises(ComponentFailed) as caught:
         run(Pipeline("p", [component]), root, beam_args=elsewhere)
-    folder = root / "p" / "CsvExampleGen" / ".tmp" / "1"
+    folder = root / "p" / "CsvExampleGen" / ".tmp" / caught.value.run_id
     assert str(caught.value) == f"'CsvExampleGen' failed: {sentence(folder)}"
 
 

@@ -16,7 +16,7 @@ from penstock.components.base import Component, Options, Retries, RunContext, ou
 from penstock.pipelines.pipeline import Pipeline
 from penstock.schemas.artifacts import Artifact, Examples, ExampleStatistics, Model
 
-FILES = 3
+FILES = 2
 
 
 class Halves(Component):

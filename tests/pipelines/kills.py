@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._kills import Calls, answered, ended, forked
-from penstock.pipelines import commit, environment, metadata
+from penstock.pipelines import commit, environment, execution, metadata
 from penstock.pipelines import repair as repairing
 from penstock.pipelines import run as running
 from penstock.pipelines.cache import why_broken
 from penstock.pipelines.code import Reader
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.runners import BeamDagRunner, LocalRunner, Runner
+from penstock.pipelines.selection import check_names
 from tests.pipelines.counted import apart, counted, pair
 from tests.pipelines.remains import (
     children,
@@ -73,7 +74,8 @@ class Scenario:
         counts: What the names of calls contain that count, as a regular expression.
         in_repair: Whether only calls of the repair count.
         modules: What is imported before a run is forked, because it takes long.
-        is_reproducible: Whether outputs are the same each time.
+        seconds: How long it takes, if no run is to be made to find that out; then
+            outputs need not be the same each time.
     """
 
     make: Callable[..., Pipeline]
@@ -82,7 +84,7 @@ class Scenario:
     counts: str = ""
     in_repair: bool = False
     modules: tuple[str, ...] = ()
-    is_reproducible: bool = True
+    seconds: float | None = None
 
 
 class Site:
@@ -260,7 +262,7 @@ class Site:
         result = running.run(pipeline, self.root, runner=scenario.runner(), store=store)
         return {
             f"{execution.component}.{key}": artifact.digest
-            if scenario.is_reproducible
+            if scenario.seconds is None
             else artifact.TYPE_NAME
             for execution in result.executions.values()
             for key, artifact in execution.outputs.items()
@@ -270,7 +272,7 @@ class Site:
         """Put the recorder of calls between this process and files and stores."""
         calls = Calls(_named(self.root), kill_at)
         calls.hook_files(below="<root>")
-        calls.hook(subprocess, "Popen", _always("subprocess.Popen"))
+        calls.hook(subprocess, "Popen", _program)
         calls.hook(metadata.Store, "_patiently", lambda args: args[1].__qualname__)
         for name in _WRITES:
             calls.hook(metadata.Store, name, _always(f"Store.{name}"))
@@ -304,12 +306,26 @@ class Site:
 
     def reference(self, name: str) -> Any:
         """Return what a run comes to that nobody kills."""
-        if name not in self._references:
+        scenario = SCENARIOS[name]
+        if name not in self._references and scenario.seconds is not None:
+            self._seconds[name] = scenario.seconds
+            self._references[name] = {
+                f"{component.name}.{key}": promise.TYPE_NAME
+                for component in scenario.make(self.ledger).components
+                for key, promise in component.outputs.items()
+            }
+        elif name not in self._references:
             self.restore(name)
             began = time.monotonic()
             self._references[name] = self.run(name)
             self._seconds[name] = time.monotonic() - began
         return self._references[name]
+
+
+def _program(args: tuple[Any, ...]) -> str:
+    """Name a call of Popen: how often Git is asked depends on what it says."""
+    own = "penstock.pipelines.child"
+    return f"start {own if own in args[0] else 'another program'}"
 
 
 def _always(label: str) -> Callable[[tuple[Any, ...]], str]:
@@ -341,7 +357,7 @@ def _complete(site: Site) -> None:
 
 
 # Where runs die that are repaired: at work; in the commit, while it is written down and
-# after, between two renames, and after the store is told; where a run begins and ends.
+# after, between two renames, and after the store is told; and where a run begins.
 _DEADLY = (
     "after open <root>/counted/Halves/statistics/.<run>.partial/deep/1 1",
     "after open <root>/.penstock/runs/<run>/{id}.commit.partial 1",
@@ -349,8 +365,6 @@ _DEADLY = (
     "after os.rename <root>/counted/Halves/examples/.<run>.partial 1",
     "after Store.complete_execution 1",
     "before Store._update_context.<locals>.<lambda> 1",
-    "before Store.begin_run 1",
-    "after Store.end_run 1",
     "after os.rename <root>/counted/Halves/examples/.<run>.partial 1",
 )
 
@@ -391,7 +405,9 @@ SCENARIOS = {
     "again": Scenario(pair, _complete),
     "repair": Scenario(pair, _dead, in_repair=True),
     # What does not know of the process is as in "first".
-    "apart": Scenario(apart, _nothing, counts=r"<root>/apart|Popen|Apart.log|commit"),
+    "apart": Scenario(
+        apart, _nothing, counts=r"<root>/apart|start penstock|Apart.log|commit"
+    ),
     "whole": Scenario(counted, _nothing),
     "beam": Scenario(counted, _nothing, BeamDagRunner, modules=_FOR_BEAM),
     "taxi": Scenario(
@@ -403,7 +419,7 @@ SCENARIOS = {
             "penstock.pipelines.taxi.evaluation",
             *_FOR_BEAM,
         ),
-        is_reproducible=False,
+        seconds=15.0,
     ),
 }
 
@@ -416,7 +432,8 @@ def _replace(owner: Any, name: str, by: Any) -> None:
 
 
 def _no_repair() -> None:
-    _replace(running, "repair", lambda root, store: [])
+    for module in (running, execution):
+        _replace(module, "repair", lambda root, store: [])
 
 
 def _no_notes() -> None:
@@ -454,12 +471,26 @@ def _slow_repair() -> None:
     _replace(repairing, "why_broken", slowly)
 
 
+def _slow_start() -> None:
+    """Wait between the repair and the first component until another run's commit."""
+
+    def slowly(pipeline: Pipeline, *args: Any) -> None:
+        root = Path(str(pipeline.components[0].parameters["ledger"])).with_name("root")
+        while not list(root.glob(".penstock/runs/*/*.commit.json")):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        check_names(pipeline, *args)
+
+    _replace(running, "check_names", slowly)
+
+
 CARELESS: dict[str, Callable[[], None]] = {
     "": lambda: None,
     "no repair": _no_repair,
     "no notes": _no_notes,
     "renamed late": _renamed_late,
     "slow repair": _slow_repair,
+    "slow start": _slow_start,
 }
 
 
@@ -479,6 +510,7 @@ def serve(pipe: Connection, folder: Path) -> None:
         for each in make(Path("ledger")).components:
             reader.code_of(each)
     _replace(running, "Reader", lambda: reader)
+    _replace(running, "check_loaded", lambda code: None)
     site = Site(folder)
     while True:
         try:
