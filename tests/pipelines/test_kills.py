@@ -34,6 +34,7 @@ from tests.pipelines.remains import (
     lost,
     processes,
     records,
+    works,
 )
 
 # Kills lose no page cache, so memory shows as much as a disk, and shows it sooner.
@@ -249,6 +250,21 @@ def test_a_killed_run_is_resumed(site: Remote) -> None:
         "Whole": State.COMPLETE,
     }
     assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
+
+
+def test_a_process_that_a_component_left_behind_holds_no_lock(site: Remote) -> None:
+    site("restore", "daemon")
+    run = site("begin", "daemon", point="before Store.complete_execution 1")
+    assert site("end", run) is None
+    wait_until(lambda: len(processes(site.ledger)) == 2)
+    (left,) = [each for each in processes(site.ledger) if works(each)]
+    try:
+        assert list(site("run", "daemon")) == ["Daemon.model"]
+        assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
+        # What it had written down was adopted, and it was not run again.
+        assert len(processes(site.ledger)) == 2
+    finally:
+        os.kill(left, signal.SIGKILL)
 
 
 def test_a_store_is_known_by_what_it_holds(site: Remote) -> None:
