@@ -252,10 +252,14 @@ class RunContext:
         Without a `--runner` among the Beam options, or with DirectRunner, it runs in
         this process. The in-process runner is chosen explicitly: left alone, newer
         Beams look for a Prism binary to download.
+
+        Raises:
+            PipelineError: If the options name a job server that cannot be reached.
         """
         import apache_beam as beam
         from apache_beam.options.pipeline_options import (
             PipelineOptions,
+            PortableOptions,
             StandardOptions,
         )
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -265,7 +269,10 @@ class RunContext:
         runner = options.view_as(StandardOptions).runner
         if runner in (None, "DirectRunner"):
             return beam.Pipeline(runner=FnApiRunner(), options=options)
-        return beam.Pipeline(options=options)
+        from penstock.components.remote import RemotePipeline, check_job_server
+
+        check_job_server(options.view_as(PortableOptions).job_endpoint)
+        return RemotePipeline(options)
 
     def progress(self, rows: int) -> None:
         """Add rows to the live display.

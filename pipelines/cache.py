@@ -107,6 +107,8 @@ def taken(live: Component, record: ExecutionRecord) -> dict[str, Artifact] | str
 
 def why_broken(artifact: Artifact) -> str:
     """Say what is wrong with the bytes of an artifact, or the empty string."""
+    if artifact.is_deleted:
+        return "was deleted by 'penstock gc'"
     try:
         if not artifact.path.is_dir():
             return f"is gone from '{artifact.uri}'"

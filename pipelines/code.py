@@ -14,57 +14,42 @@ that looks names up at run time cannot be followed: then all of its file counts,
 
 from __future__ import annotations
 
-import ast
-import copy
+import builtins
 import dataclasses
 import enum
 import hashlib
 import importlib.machinery
 import importlib.util
+import inspect
+import itertools
 import json
 import os
 import sys
 import sysconfig
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+import uuid
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from penstock.components.base import Component
+from penstock.components.base import Component, frozen
+from penstock.pipelines.encoding import text_of
+from penstock.pipelines.session import session_text
+from penstock.pipelines.syntax import (
+    LOOSE,
+    WHOLE,
+    Block,
+    Call,
+    Effects,
+    Import,
+    Imports,
+    Module,
+    Reference,
+    is_harmless,
+)
 from penstock.schemas.errors import PipelineError
-
-LOOSE = "(module)"
-"""What a module's statements beside its definitions are listed as."""
-
-WHOLE = "(file)"
-"""What all of a module is listed as."""
-
-# Decorators that give back what they are given, wrapped, and register nothing.
-_HARMLESS = {
-    *("staticmethod", "classmethod", "property", "dataclass", "contextmanager"),
-    *("asynccontextmanager", "lru_cache", "cache", "cached_property", "wraps"),
-    *("overload", "override", "final", "total_ordering", "abstractmethod", "setter"),
-    *(
-        "getter",
-        "deleter",
-        "dataclass_transform",
-        "singledispatch",
-        "runtime_checkable",
-    ),
-    *(
-        "tf_function",
-        "function",
-        "jit",
-        "njit",
-        "unique",
-        "no_type_check",
-        "deprecated",
-    ),
-}
-
-# Names whose use means that a module's other names may be looked up at run time.
-_DYNAMIC = {"globals", "vars", "exec", "eval", "__import__"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,8 +146,9 @@ class Reader:
     """Reads code, and each file and each class once."""
 
     def __init__(self) -> None:
-        self._files: dict[Path, tuple[_Module, SourceFile]] = {}
+        self._files: dict[tuple[Any, ...], tuple[Module, SourceFile]] = {}
         self._found: dict[tuple[Any, ...], Code] = {}
+        self._modules: dict[tuple[Any, ...], _Modules] = {}
 
     def code_of(self, component: Component) -> Code:
         """Return the code that a component reaches from its class and parameters.
@@ -173,35 +159,97 @@ class Reader:
         Raises:
             PipelineError: If a file that it reaches is no Python.
         """
-        owners = (type(component), *_code_in(component.parameters))
+        owners = (*_bases(type(component)), *_code_in(component.parameters))
         called = component.called_code()
         key = (owners, called)
         if key not in self._found:
             places = _Places()
-            roots = [places.home(each) for each in owners]
+            roots = [home for each in owners for home in places.homes(each)]
             roots += [(places.add(place), name) for place, name in called]
-            self._found[key] = _Walk(places, self).reach(roots)
+            modules = self._modules.setdefault(places.key, _Modules(places, self))
+            walk = _Walk(modules, self.loaded)
+            self._found[key] = walk.reach(roots, places)
         return self._found[key]
 
     def module(
-        self, path: Path, name: str, is_package: bool
-    ) -> tuple[_Module, SourceFile]:
-        """Return a module taken apart, and its file."""
-        if path not in self._files:
+        self, path: Path, is_package: bool, name: str, text: str | None
+    ) -> tuple[Module, SourceFile]:
+        """Return a module taken apart, and its file; its text may be known already."""
+        key = path, name, text
+        if key not in self._files:
             try:
-                source = path.read_bytes()
-                self._files[path] = (
-                    _taken_apart(source, name, is_package),
-                    SourceFile(
-                        path, source, hashlib.sha256(source).hexdigest(), is_package
-                    ),
-                )
+                source = path.read_bytes() if text is None else text.encode()
+                module = _taken_apart(source, name, is_package)
             except (OSError, SyntaxError, ValueError) as error:
+                line = getattr(error, "lineno", None)
+                said = f"{error.args[0]} in line {line}" if line else str(error)
                 raise PipelineError(
                     f"'{path}', which the pipeline's code imports, cannot be read as "
-                    f"Python: {error}. Mend it and run again."
+                    f"Python: {said}. Mend it and run again."
                 ) from error
-        return self._files[path]
+            digest = hashlib.sha256(source).hexdigest()
+            self._files[key] = module, SourceFile(path, source, digest, is_package)
+        return self._files[key]
+
+    @cached_property
+    def loaded(self) -> list[tuple[str, Path, bytes]]:
+        """The modules of the user that this process has imported: name, file, bytes."""
+        found = []
+        for module in _users_modules():
+            path = Path(str(sys.modules[module].__file__))
+            name = _real_name(module, sys.modules[module])
+            found.append((name, path, path.read_bytes()))
+        return found
+
+
+def _users_modules() -> Iterator[str]:
+    """Yield the names of the user's modules that are loaded from files."""
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if (
+            isinstance(path, str)
+            and path.endswith(".py")
+            and not _is_ours(_real_name(name, module))
+            and not _is_installed(path)
+            and os.path.exists(path)
+        ):
+            yield name
+
+
+@lru_cache(maxsize=4096)
+def _taken_apart(source: bytes, name: str, is_package: bool) -> Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said when the module was compiled
+        return Module(source, name, is_package)
+
+
+def _real_name(name: str, module: Any) -> str:
+    """Return a module's name as another one imports it: `python -m` hides it."""
+    spec = getattr(module, "__spec__", None)
+    return spec.name if name == "__main__" and spec is not None else name
+
+
+def _bases(owner: type) -> Iterator[type]:
+    """Yield a class and those of the user that it derives from, however it was made."""
+    yield owner
+    for each in owner.__mro__[1:]:
+        path = getattr(sys.modules.get(each.__module__), "__file__", None) or ""
+        if not _is_ours(each.__module__) and path and not _is_installed(path):
+            yield each
+
+
+def _enclosed(owner: type) -> Iterator[tuple[str, Any]]:
+    """Yield what the methods of a class take from the function that made it."""
+    for each in vars(owner).values():
+        function = getattr(each, "fget", None) or getattr(each, "__func__", each)
+        function = inspect.unwrap(function) if callable(function) else function
+        if not isinstance(function, types.FunctionType):
+            continue
+        code, cells = function.__code__, function.__closure__ or ()
+        if code.co_filename != "<string>":  # made by dataclasses
+            for name, cell in zip(code.co_freevars, cells, strict=True):
+                if name != "__class__":
+                    yield name, cell.cell_contents
 
 
 def _code_in(value: Any) -> Iterator[type | types.FunctionType]:
@@ -223,247 +271,6 @@ def _code_in(value: Any) -> Iterator[type | types.FunctionType]:
             yield from _code_in(getattr(value, each.name))
 
 
-# --- one module -----------------------------------------------------------------------
-
-_Reference = tuple[str, ...]
-"""A name with the attributes that follow it: `("features", "clean")`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Import:
-    """What a local name stands for: a module, or a name in one."""
-
-    module: str
-    name: str = ""
-
-
-@dataclasses.dataclass
-class _Block:
-    """Statements that count together."""
-
-    digest: str = ""
-    references: frozenset[_Reference] = frozenset()
-    imports: dict[str, _Import] = dataclasses.field(default_factory=dict)
-    modules: frozenset[str] = frozenset()
-    stars: tuple[str, ...] = ()
-    is_dynamic: bool = False
-
-
-@dataclasses.dataclass
-class _Module:
-    """A module's text, taken apart."""
-
-    is_package: bool
-    definitions: dict[str, _Block]
-    imports: dict[str, _Import]
-    stars: tuple[str, ...]
-    modules: frozenset[str]
-    loose: _Block
-    whole: _Block
-
-
-@lru_cache(maxsize=4096)
-def _taken_apart(source: bytes, name: str, is_package: bool) -> _Module:
-    package = name if is_package else name.rpartition(".")[0]
-    tree = _WithoutDocstrings().visit(ast.parse(source))
-    statements: dict[str, list[ast.stmt]] = {}
-    loose: list[ast.stmt] = []
-    importing: list[ast.stmt] = []
-    for statement in tree.body:
-        if _is_for_checkers(statement) or _is_main_guard(statement):
-            continue
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            importing.append(statement)
-            continue
-        names = _bound(statement)
-        for each in names:
-            statements.setdefault(each, []).append(statement)
-        if not names or _may_register(statement):
-            loose.append(statement)
-        if not isinstance(
-            statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-        ):
-            importing += [
-                each
-                for each in ast.walk(statement)
-                if isinstance(each, ast.Import | ast.ImportFrom)
-            ]
-    top = _block(importing, package)
-    return _Module(
-        is_package=is_package,
-        definitions={key: _block(each, package) for key, each in statements.items()},
-        imports=top.imports,
-        stars=top.stars,
-        modules=top.modules,
-        loose=_block(loose, package),
-        whole=_block([each for each in tree.body if not _is_main_guard(each)], package),
-    )
-
-
-class _WithoutDocstrings(ast.NodeTransformer):
-    """Takes docstrings out, and expressions that are nothing but text."""
-
-    def _body(self, node: Any) -> Any:
-        self.generic_visit(node)
-        body = [
-            each
-            for each in node.body
-            if not (
-                isinstance(each, ast.Expr)
-                and isinstance(each.value, ast.Constant)
-                and isinstance(each.value.value, str)
-            )
-        ]
-        node.body = body or ([] if isinstance(node, ast.Module) else [ast.Pass()])
-        return node
-
-    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body
-
-
-def _is_for_checkers(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.If)
-        and ast.unparse(statement.test).rpartition(".")[2] == "TYPE_CHECKING"
-        and not statement.orelse
-    )
-
-
-def _is_main_guard(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.If)
-        and "__name__" in ast.unparse(statement.test)
-        and "__main__" in ast.unparse(statement.test)
-    )
-
-
-def _bound(statement: ast.stmt) -> list[str]:
-    """Return the module-level names that a statement binds."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return [statement.name]
-    found: list[str] = []
-    if isinstance(statement, ast.Assign):
-        targets = list(statement.targets)
-    elif isinstance(statement, ast.AugAssign | ast.AnnAssign):
-        targets = [statement.target]
-    elif isinstance(statement, ast.If | ast.Try | ast.With | ast.For | ast.While):
-        for each in ast.iter_child_nodes(statement):
-            inner = each.body if isinstance(each, ast.ExceptHandler) else [each]
-            for nested in inner:
-                if isinstance(nested, ast.stmt):
-                    found += _bound(nested)
-        return list(dict.fromkeys(found))
-    else:
-        targets = []
-    for target in targets:
-        parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
-        found += [each.id for each in parts if isinstance(each, ast.Name)]
-    return found
-
-
-def _may_register(statement: ast.stmt) -> bool:
-    """Return whether a definition may do something beside binding its name."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        names = {
-            ast.unparse(each.func if isinstance(each, ast.Call) else each)
-            for each in statement.decorator_list
-        }
-        return not {each.rpartition(".")[2] for each in names} <= _HARMLESS
-    if isinstance(statement, ast.If | ast.Try | ast.With | ast.For | ast.While):
-        return any(
-            isinstance(each, ast.Expr | ast.Delete | ast.Assert | ast.Raise)
-            or (
-                isinstance(each, ast.Assign | ast.AugAssign | ast.AnnAssign)
-                and not _bound(each)
-            )
-            for each in ast.walk(statement)
-        )
-    return False
-
-
-def _block(statements: Iterable[ast.stmt], package: str) -> _Block:
-    listed = list(statements)
-    block = _Block()
-    references: set[_Reference] = set()
-    modules: set[str] = set()
-    digest = hashlib.sha256()
-    for statement in listed:
-        digest.update(ast.dump(statement).encode())
-        for node in _followed(statement):
-            if isinstance(node, ast.Import):
-                for each in node.names:
-                    modules.add(each.name)
-                    if each.asname:
-                        block.imports[each.asname] = _Import(each.name)
-                    else:
-                        top = each.name.partition(".")[0]
-                        block.imports[top] = _Import(top)
-            elif isinstance(node, ast.ImportFrom):
-                origin = _origin(node, package)
-                modules.add(origin)
-                for each in node.names:
-                    if each.name == "*":
-                        block.stars += (origin,)
-                    else:
-                        block.imports[each.asname or each.name] = _Import(
-                            origin, each.name
-                        )
-            elif isinstance(node, ast.Attribute | ast.Name):
-                chain = _chain(node)
-                if chain:
-                    references.add(chain)
-    block.digest = digest.hexdigest()
-    block.references = frozenset(references)
-    block.modules = frozenset(modules)
-    block.is_dynamic = any(
-        each[0] in _DYNAMIC
-        or each[-1] in ("import_module", "__import__", "run_path", "exec_module")
-        for each in references
-    )
-    return block
-
-
-def _followed(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes whose names matter when the code runs.
-
-    Annotations of functions and of variables inside them do not; those of classes do,
-    because dataclasses and components read them.
-    """
-    if isinstance(node, ast.Attribute) and _chain(node):
-        yield node
-        return
-    yield node
-    is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    for field, value in ast.iter_fields(node):
-        if is_function and field == "returns":
-            continue
-        if isinstance(node, ast.arg) and field == "annotation":
-            continue
-        for each in value if isinstance(value, list) else [value]:
-            if not isinstance(each, ast.AST):
-                continue
-            if is_function and field == "body" and isinstance(each, ast.AnnAssign):
-                each = copy.copy(each)
-                each.annotation = ast.Constant(None)
-            yield from _followed(each)
-
-
-def _chain(node: ast.AST) -> _Reference:
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return ()
-    return (node.id, *reversed(parts))
-
-
-def _origin(node: ast.ImportFrom, package: str) -> str:
-    if not node.level:
-        return node.module or ""
-    base = package.split(".")[: len(package.split(".")) - node.level + 1]
-    return ".".join([*base, *([node.module] if node.module else [])])
-
-
 # --- where modules are ----------------------------------------------------------------
 
 
@@ -478,26 +285,88 @@ class _Places:
         self._always = {"penstock"}
         self._given: dict[str, Path] = {}
         self._folders: list[str] = []
+        self._sessions: dict[str, list[str]] = {}
+        self.texts: dict[str, str] = {}
+        self.enclosed: dict[tuple[str, str], str] = {}
+        self.remarks: list[str] = []
         self._files: dict[str, tuple[Path, bool] | None] = {}
         self._tops: dict[str, list[str] | Path | None] = {}
 
-    def home(self, owner: type | types.FunctionType) -> tuple[str, str]:
-        """Return the module and the module-level name of a class or function."""
-        module, name = owner.__module__, owner.__qualname__.partition(".")[0]
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What is known of special places: the same, the same modules are found."""
+        return (
+            frozenset(self._always),
+            frozenset(self._given.items()),
+            frozenset(self.texts.items()),
+            tuple(self._folders),
+        )
+
+    def homes(self, owner: type | types.FunctionType) -> Iterator[tuple[str, str]]:
+        """Yield the modules and the names in them that a class or function has."""
+        name = owner.__qualname__
+        yield self._home(owner.__module__, name.partition(".")[0])
+        loaded = sys.modules.get(owner.__module__)
+        if getattr(loaded, name, None) is owner or ("." in name and "<" not in name):
+            return
+        # Made by a function, or wrapped by one: what it is bound to says with what.
+        bound = [
+            (module, key)
+            for module in _users_modules()
+            for key, value in list(vars(sys.modules[module]).items())
+            if value is owner
+        ]
+        yield from itertools.starmap(self._home, bound)
+        if not bound and isinstance(owner, type):
+            self._enclose(owner)
+
+    def _home(self, module: str, name: str) -> tuple[str, str]:
+        """Make a loaded module known; return its name as others import it."""
         loaded = sys.modules.get(module)
         path = getattr(loaded, "__file__", None)
-        if path and path.endswith(".py") and os.path.exists(path):
-            top = module.partition(".")[0]
-            spec = getattr(loaded, "__spec__", None)
-            found = importlib.machinery.PathFinder.find_spec(top)
-            if "." not in module and (
-                spec is None or found is None or spec.origin != found.origin
-            ):
-                # Loaded in a way of its own: a script, or a test's module.
-                self._given[module] = Path(path)
-                self._folders.append(os.path.dirname(os.path.abspath(path)))
-            self._always.add(top)
+        if not path or not path.endswith(".py") or not os.path.exists(path):
+            self._take_down(module, name)
+            return module, name
+        module = _real_name(module, loaded)
+        top = module.partition(".")[0]
+        spec = getattr(loaded, "__spec__", None)
+        found = importlib.machinery.PathFinder.find_spec(top)
+        if "." not in module and (
+            spec is None or found is None or spec.origin != found.origin
+        ):
+            # Loaded in a way of its own: a script, or a test's module.
+            self._given[module] = Path(path)
+            self._folders.append(os.path.dirname(os.path.abspath(path)))
+        self._always.add(top)
         return module, name
+
+    def _take_down(self, module: str, name: str) -> None:
+        """Write down what was defined in a session, or say that it is not known."""
+        names = self._sessions.setdefault(module, [])
+        names.append(name)
+        try:
+            self.texts[module] = session_text(sys.modules[module], names)
+        except LookupError:
+            self.texts[module] = f"{name} = '{uuid.uuid4()}'"
+            self.remarks.append(
+                f"'{module}.{name}' was defined where its text was not kept, so that "
+                "nobody can tell whether it changed: it always runs."
+            )
+
+    def _enclose(self, owner: type) -> None:
+        """Count what a class that was made inside a function takes from there."""
+        place = f"{owner.__module__}.{owner.__qualname__}"
+        for name, value in _enclosed(owner):
+            try:
+                text = text_of(frozen(value, name))
+            except PipelineError:
+                self.remarks.append(
+                    f"'{place}' takes '{name}' from the function that made it, which "
+                    "does not count: it is no plain data."
+                )
+                continue
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            self.enclosed[owner.__module__, f"{owner.__qualname__}({name})"] = digest
 
     def add(self, place: Path | str) -> str:
         """Make a module known by its name, or a file with what lies beside it.
@@ -518,25 +387,46 @@ class _Places:
             self._files[module] = self._find(module)
         return self._files[module]
 
+    def has(self, module: str, path: Path) -> bool:
+        """Return whether a module is that file; learn it if nothing else is known."""
+        found = self.file(module)
+        if found is None and "." not in module:
+            self._given[module] = path
+            del self._files[module]
+            return True
+        return found is not None and os.path.samefile(found[0], path)
+
+    def exists(self, module: str) -> bool:
+        """Return whether there is a module, or a namespace of modules, that counts."""
+        return self.file(module) is not None or any(
+            map(os.path.isdir, self._bases(module))
+        )
+
     def _find(self, module: str) -> tuple[Path, bool] | None:
+        if module in self.texts:
+            return Path(f"<{module}>"), False
         if module in self._given:
             path = self._given[module]
             return path, path.name == "__init__.py"
-        top, *rest = module.split(".")
-        if top not in self._tops:
-            self._tops[top] = self._top(top)
-        place = self._tops[top]
-        if isinstance(place, Path):
-            return (place, False) if not rest else None
-        for folder in place or ():
-            base = os.path.join(folder, *rest)
+        is_top = "." not in module
+        for base in self._bases(module):
             for file, is_package in (
                 (os.path.join(base, "__init__.py"), True),
                 (f"{base}.py", False),
             ):
-                if os.path.isfile(file) and (rest or is_package):
+                if os.path.isfile(file) and not (is_top and not is_package):
                     return Path(file), is_package
-        return None
+        place = self._tops[module.partition(".")[0]]
+        return (place, False) if is_top and isinstance(place, Path) else None
+
+    def _bases(self, module: str) -> list[str]:
+        """Return where a module may lie, without its suffix."""
+        top, *rest = module.split(".")
+        if top not in self._tops:
+            self._tops[top] = self._top(top)
+        place = self._tops[top]
+        folders = place if isinstance(place, list) else []
+        return [os.path.join(each, *rest) for each in folders]
 
     def _top(self, top: str) -> list[str] | Path | None:
         """Return a top-level package's folders, or a module's file, if it counts."""
@@ -545,10 +435,8 @@ class _Places:
                 return Path(folder, f"{top}.py")
             if os.path.isfile(os.path.join(folder, top, "__init__.py")):
                 return [os.path.join(folder, top)]
-        if top in sys.builtin_module_names or top in sys.stdlib_module_names:
-            return None
         spec = _spec(top)
-        if spec is None:
+        if spec is None or spec.origin in ("built-in", "frozen"):
             return None
         folders = list(spec.submodule_search_locations or ())
         where = spec.origin or (folders[0] if folders else "")
@@ -583,147 +471,403 @@ def _is_installed(path: str) -> bool:
 # --- from name to name ----------------------------------------------------------------
 
 
-class _Walk:
-    """Follows names from definition to definition."""
+@dataclasses.dataclass(frozen=True)
+class _Target:
+    """What a name with attributes stands for.
+
+    Attributes:
+        module: The module that it is in.
+        name: Its name there; `WHOLE` for the module itself.
+        rest: The attributes of it.
+        is_defined: Whether it is defined there, rather than handed on by an import.
+    """
+
+    module: str
+    name: str
+    rest: Reference = ()
+    is_defined: bool = True
+
+
+class _Modules:
+    """Knows what names stand for in modules, and what code may do beside returning.
+
+    Args:
+        places: Where modules are.
+        reader: What reads them.
+    """
 
     def __init__(self, places: _Places, reader: Reader) -> None:
         self._places = places
         self._reader = reader
-        self._modules: dict[str, _Module | None] = {}
-        self._files: dict[str, SourceFile] = {}
+        self._parsed: dict[str, tuple[Module, SourceFile] | None] = {}
+        self._found: dict[tuple[str, Reference], tuple[_Target, ...]] = {}
+        self._finding: set[tuple[str, Reference]] = set()
+        self._acting: dict[_Target, bool] = {}
+        self._by_import: dict[str, tuple[str, ...]] = {}
+        self._imports: dict[str, tuple[str, ...]] = {}
+
+    def get(self, name: str) -> Module | None:
+        """Return a module taken apart; None if it is not followed."""
+        if name not in self._parsed:
+            found = self._places.file(name)
+            text = self._places.texts.get(name)
+            self._parsed[name] = found and self._reader.module(*found, name, text)
+        parsed = self._parsed[name]
+        return parsed and parsed[0]
+
+    def file(self, name: str) -> SourceFile | None:
+        """Return the file of a module; None if it is not followed."""
+        parsed = self._parsed.get(name)
+        return parsed and parsed[1]
+
+    def has(self, name: str, path: Path) -> bool:
+        """Return whether a module is followed and is that file."""
+        return self._places.has(name, path)
+
+    def block(self, module: str, name: str) -> Block:
+        """Return what counts together under a name of a module that is followed."""
+        found = self.get(module)
+        assert found is not None
+        return found.block(name)
+
+    def handed_on(self, module: str) -> frozenset[Reference]:
+        """Return the names that others may take from a module that imports them."""
+        found = self.get(module)
+        return (
+            frozenset((each,) for each in found.imports.names) if found else frozenset()
+        )
+
+    def imports_of(self, module: str) -> tuple[str, ...]:
+        """Return the names of the modules that one imports, and maybe of more."""
+        if module not in self._imports:
+            found = self.get(module)
+            self._imports[module] = (
+                tuple(self.imported_by(found.imports)) if found else ()
+            )
+        return self._imports[module]
+
+    def imported_by(self, imports: Imports) -> Iterator[str]:
+        """Yield the names of the modules that are imported, and maybe of more."""
+        yield from imports.modules
+        for target in itertools.chain.from_iterable(imports.names.values()):
+            # `from package import module`
+            name = f"{target.module}.{target.name}"
+            if target.name and self._places.exists(name):
+                yield name
+
+    # What names stand for --------------------------------------------------------
+
+    def targets(self, module: str, reference: Reference) -> tuple[_Target, ...]:
+        """Return all that a name with attributes may stand for in a module."""
+        key = module, reference
+        if key in self._found:
+            return self._found[key]
+        if key in self._finding:  # modules that import one another
+            return ()
+        self._finding.add(key)
+        found = tuple(dict.fromkeys(self._find(module, reference)))
+        self._finding.discard(key)
+        if not self._finding:
+            self._found[key] = found
+        return found
+
+    def _find(self, module: str, reference: Reference) -> Iterator[_Target]:
+        name, rest = reference[0], reference[1:]
+        found = self.get(module)
+        if found is None:
+            return
+        if name in found.names:
+            yield _Target(module, name, rest)
+        for each in found.imports.names.get(name, ()):
+            yield _Target(module, name, rest, is_defined=False)
+            yield from self.of_import(each, rest)
+        for star in found.imports.stars:
+            handed_on = self.targets(star, reference)
+            if handed_on:
+                yield _Target(module, name, rest, is_defined=False)
+            yield from handed_on
+        if not found.has(name):
+            if found.is_package and self._places.exists(f"{module}.{name}"):
+                yield from self.in_module(f"{module}.{name}", rest)
+            if "__getattr__" in found.names and not hasattr(builtins, name):
+                yield _Target(module, WHOLE)
+
+    def of_import(self, target: Import, rest: Reference) -> tuple[_Target, ...]:
+        if not target.name:
+            return self.in_module(target.module, rest)
+        found = self.targets(target.module, (target.name, *rest))
+        return found or self.in_module(f"{target.module}.{target.name}", rest)
+
+    def in_module(self, module: str, rest: Reference) -> tuple[_Target, ...]:
+        """Return what attributes of a module stand for."""
+        if not rest:
+            return (_Target(module, WHOLE),) if self.get(module) else ()
+        found = self.targets(module, rest)
+        if not found and self._places.exists(f"{module}.{rest[0]}"):
+            return self.in_module(f"{module}.{rest[0]}", rest[1:])
+        return found
+
+    def defined(self, module: str, reference: Reference) -> list[_Target]:
+        """Return what a name stands for, without what only hands it on."""
+        if not reference:
+            return []
+        return [each for each in self.targets(module, reference) if each.is_defined]
+
+    # What code may do ------------------------------------------------------------
+
+    def acting(self, name: str) -> tuple[str, ...]:
+        """Return the parts of a module that do more, at import, than bind names."""
+        if name not in self._by_import:
+            module = self.get(name)
+            assert module is not None
+            self._by_import[name] = (
+                *([LOOSE] if module.has_loose else []),
+                *(
+                    each
+                    for each, effects in module.effects.items()
+                    if self._acts(name, effects)
+                ),
+            )
+        return self._by_import[name]
+
+    def _acts(self, module: str, effects: Effects) -> bool:
+        """Return whether statements may do something beside binding their names."""
+        return (
+            effects.is_sure
+            or any(self.get(each) and not _is_ours(each) for each in effects.modules)
+            or any(self._decorator_acts(module, each) for each in effects.decorators)
+            or any(self._keeps_subclasses(module, each) for each in effects.bases)
+            or any(self._bare_call_acts(module, each) for each in effects.bare)
+            or any(
+                self._call_acts(module, each, effects.is_changed)
+                for each in effects.calls
+            )
+        )
+
+    def _decorator_acts(self, module: str, decorator: Reference) -> bool:
+        targets = self.defined(module, decorator)
+        if any(_is_ours(each.module) for each in targets) or not targets:
+            return not is_harmless(decorator)
+        return any(map(self._target_acts, targets))
+
+    def _keeps_subclasses(self, module: str, base: Reference) -> bool:
+        for target in self.defined(module, base):
+            found = self.get(target.module)
+            if found is None or _is_ours(target.module) or target.name == WHOLE:
+                continue
+            if found.keeps_subclasses(target.name):
+                return True
+            effects = found.effects.get(target.name, Effects())
+            if any(self._keeps_subclasses(target.module, e) for e in effects.bases):
+                return True
+        return False
+
+    def _bare_call_acts(self, module: str, called: Reference) -> bool:
+        # What gives nothing back does something: a library, or a method of an object.
+        targets = self.defined(module, called)
+        return not targets or any(
+            not _is_ours(each.module) and (each.rest or self._target_acts(each))
+            for each in targets
+        )
+
+    def _call_acts(self, module: str, call: Call, is_changed: bool) -> bool:
+        targets = self.defined(module, call.called)
+        if any(map(self._target_acts, targets)):
+            return True
+        users = [each for each in targets if not _is_ours(each.module)]
+        if is_changed and users:
+            return True  # an object of the user's, whose methods may do anything
+        if targets and not users:
+            return False
+        return any(
+            not each.rest and self._target_acts(each)
+            for passed in call.passed
+            for each in self.defined(module, passed)
+            if self._is_function(each)
+        )
+
+    def _target_acts(self, target: _Target) -> bool:
+        """Return whether calling something may do more than return a value."""
+        if _is_ours(target.module):
+            return False
+        if target not in self._acting:
+            self._acting[target] = False  # unless something else in it does
+            self._acting[target] = self._finds_acting(target)
+        return self._acting[target]
+
+    def _finds_acting(self, target: _Target) -> bool:
+        module = self.get(target.module)
+        if module is None or target.name == WHOLE:
+            return True
+        effects = module.effects_of_call(target.name, *target.rest[:1])
+        if effects is not None:
+            return self._acts(target.module, effects)
+        own = module.effects.get(target.name, Effects())
+        inherited = [
+            _Target(base.module, base.name, target.rest)
+            for each in own.bases
+            for base in self.defined(target.module, each)
+        ]
+        return (
+            not target.rest
+            or module.may_be_another(target.name)
+            or any(map(self._target_acts, inherited))
+            or any(self.defined(target.module, each.called) for each in own.calls)
+        )
+
+    def _is_function(self, target: _Target) -> bool:
+        module = self.get(target.module)
+        return module is not None and module.is_function(target.name)
+
+
+class _Walk:
+    """Follows names from definition to definition.
+
+    Args:
+        modules: What names stand for.
+        loaded: The modules of the user that this process has imported.
+    """
+
+    def __init__(
+        self, modules: _Modules, loaded: Iterable[tuple[str, Path, bytes]]
+    ) -> None:
+        self._modules = modules
+        self._loaded = loaded
+        self._imported: set[str] = set()
         self._symbols: dict[tuple[str, str], str] = {}
         self._left: list[tuple[str, str]] = []
         self._remarks: dict[str, None] = {}
 
-    def reach(self, roots: Sequence[tuple[str, str]]) -> Code:
+    def reach(self, roots: Sequence[tuple[str, str]], places: _Places) -> Code:
+        """Return all that names reach, and what is known without their texts."""
+        self._remarks.update(dict.fromkeys(places.remarks))
         for module, name in roots:
-            self._define(module, name)
-        while self._left:
-            self._follow(*self._left.pop())
+            self._begin(module, name)
+        while self._left or self._import_meddlers():
+            while self._left:
+                self._follow(*self._left.pop())
+        found = {**self._symbols, **places.enclosed}
         symbols = {
             f"{module}.{name}": digest
-            for (module, name), digest in sorted(self._symbols.items())
+            for (module, name), digest in sorted(found.items())
         }
-        home = self._places.file(roots[-1][0])
+        home = self._modules.file(roots[-1][0])
         lines = "".join(f"{digest} {name}\n" for name, digest in symbols.items())
+        files = {
+            name: file
+            for name in sorted(self._imported)
+            if (file := self._modules.file(name)) is not None
+        }
         return Code(
             "sha256:" + hashlib.sha256(lines.encode()).hexdigest(),
             symbols,
-            dict(sorted(self._files.items())),
+            files,
             tuple(self._remarks),
-            home[0].parent if home else Path.cwd(),
+            home.path.parent if home else Path.cwd(),
         )
 
-    def _module(self, name: str) -> _Module | None:
-        """Return a module, whose own statements count from now on; None if foreign."""
-        if name not in self._modules:
-            self._modules[name] = None
-            parent = name.rpartition(".")[0]
-            if parent:
-                self._module(parent)
-            found = self._places.file(name)
-            if found is None:
-                return None
-            path, is_package = found
-            made, self._files[name] = self._reader.module(path, name, is_package)
-            self._modules[name] = made
-            if made.loose.references or made.loose.digest != _EMPTY:
-                self._count(name, LOOSE)
-            for each in made.modules:
-                self._module(each)
-            for local in made.imports.values():
-                # `from package import module`
-                if local.name and self._is_module(f"{local.module}.{local.name}"):
-                    self._module(f"{local.module}.{local.name}")
-        return self._modules[name]
+    def _begin(self, module: str, name: str) -> None:
+        self._import(module)
+        targets = self._modules.targets(module, (name,))
+        self._count_all(targets)
+        file = self._modules.file(module)
+        if not targets and file is not None:
+            self._say(
+                f"'{module}.{name}' is defined by no statement of its module: all of "
+                f"'{file.path.name}' counts."
+            )
+            self._count(module, WHOLE)
 
-    def _is_module(self, name: str) -> bool:
-        return self._places.file(name) is not None
-
-    def _block(self, module: str, name: str) -> _Block:
-        made = self._modules[module]
-        assert made is not None
-        if name == LOOSE:
-            return made.loose
-        return made.whole if name == WHOLE else made.definitions[name]
+    def _import(self, name: str) -> None:
+        """Count what is done when a module is imported, and it alone."""
+        if name in self._imported or not name:
+            return
+        self._imported.add(name)
+        self._import(name.rpartition(".")[0])
+        module = self._modules.get(name)
+        if module is None:
+            return
+        for each in self._modules.imports_of(name):
+            self._import(each)
+        for each in self._modules.acting(name):
+            self._count(name, each)
 
     def _count(self, module: str, name: str) -> None:
-        key = module, name
-        if key not in self._symbols:
-            self._symbols[key] = self._block(module, name).digest
-            self._left.append(key)
+        if (module, name) not in self._symbols:
+            self._import(module)
+            self._symbols[module, name] = self._modules.block(module, name).digest
+            self._left.append((module, name))
+
+    def _count_all(self, targets: Iterable[_Target], but: str = "") -> None:
+        """Count targets, without those that a module only hands on to itself."""
+        for each in targets:
+            if each.is_defined or each.module != but:
+                self._count(each.module, each.name)
 
     def _follow(self, module: str, name: str) -> None:
-        block = self._block(module, name)
+        block = self._modules.block(module, name)
         # What penstock itself looks up by name is in the user's code or a library.
-        if block.is_dynamic and name != WHOLE and not module.startswith("penstock."):
-            self._remarks[
+        if not _is_ours(module):
+            self._remark(module, name, block)
+        for each in self._modules.imported_by(block.imports):
+            self._import(each)
+        for star in block.imports.stars:
+            self._count_all(self._modules.in_module(star, ()))
+        references = block.references
+        if name == WHOLE:
+            references |= self._modules.handed_on(module)
+        for reference in references:
+            for target in block.imports.names.get(reference[0], ()):
+                self._count_all(self._modules.of_import(target, reference[1:]))
+            self._count_all(self._modules.targets(module, reference), but=module)
+
+    def _remark(self, module: str, name: str, block: Block) -> None:
+        file = self._modules.file(module)
+        assert file is not None
+        if block.is_dynamic and name != WHOLE:
+            self._say(
                 f"'{module}.{name}' looks names up at run time, which cannot be "
-                f"followed: all of '{self._files[module].path.name}' counts, and "
-                "nothing that it finds in this way."
-            ] = None
+                f"followed: all of '{file.path.name}' counts, and nothing that it "
+                "finds in this way."
+            )
             self._count(module, WHOLE)
-        for each in block.modules:
-            self._module(each)
-        for star in block.stars:
-            self._whole(star)
-        for reference in block.references:
-            first = reference[0]
-            if first in block.imports:
-                self._imported(block.imports[first], reference[1:])
-            else:
-                self._define(module, first, reference[1:])
+        if block.reads_beside and name not in (LOOSE, WHOLE):
+            self._say(
+                f"'{module}.{name}' may read files that lie beside "
+                f"'{file.path.name}'. Their contents do not count, unless a "
+                "component names them in external_inputs."
+            )
 
-    def _define(self, module: str, name: str, rest: _Reference = ()) -> bool:
-        """Count what a name in a module stands for; return whether it is known."""
-        made = self._module(module)
-        if made is None:
-            return False
-        if name in made.definitions:
-            self._count(module, name)
-            # Bound by an import as well, as in `try: import x` with `x = None` after.
-            if name not in made.imports:
-                return True
-        if name in made.imports:
-            self._imported(made.imports[name], rest)
-            return True
-        if any(self._define(star, name, rest) for star in made.stars):
-            return True
-        if made.is_package and self._is_module(f"{module}.{name}"):
-            self._into(f"{module}.{name}", rest)
-            return True
-        if "__getattr__" in made.definitions and name not in vars(_BUILTINS):
-            self._whole(module)
-            return True
-        return False
+    def _say(self, remark: str) -> None:
+        self._remarks[remark] = None
 
-    def _imported(self, target: _Import, rest: _Reference) -> None:
-        if not target.name:
-            self._into(target.module, rest)
-        elif not self._define(target.module, target.name, rest):
-            submodule = f"{target.module}.{target.name}"
-            if self._is_module(submodule):
-                self._into(submodule, rest)
+    def _import_meddlers(self) -> bool:
+        """Count loaded modules that do something to what is reached, if there are any.
 
-    def _into(self, module: str, rest: _Reference) -> None:
-        """Count what attributes of a module stand for."""
-        if self._module(module) is None and not self._is_namespace(module, rest):
-            return
-        if not rest:
-            self._whole(module)
-        elif not self._define(module, rest[0], rest[1:]):
-            submodule = f"{module}.{rest[0]}"
-            if self._is_module(submodule):
-                self._into(submodule, rest[1:])
+        Nothing that is reached imports them: what builds the pipeline does.
+        """
+        reached = {module for module, _ in self._symbols if not _is_ours(module)}
+        words = {part.encode() for each in reached for part in each.split(".")}
+        found = [
+            name
+            for name, path, source in self._loaded
+            if name not in self._imported
+            and any(word in source for word in words)
+            and self._modules.has(name, path)
+            and self._meddles(name, reached)
+        ]
+        for each in found:
+            self._import(each)
+        return bool(found)
 
-    def _is_namespace(self, module: str, rest: _Reference) -> bool:
-        return bool(rest) and self._is_module(f"{module}.{rest[0]}")
-
-    def _whole(self, module: str) -> None:
-        """Count all of a module, which something holds as an object."""
-        if self._module(module) is not None:
-            self._count(module, WHOLE)
+    def _meddles(self, name: str, reached: Collection[str]) -> bool:
+        return any(
+            target.module in reached
+            for each in self._modules.acting(name)
+            for reference in self._modules.block(name, each).references
+            for target in self._modules.targets(name, reference)
+        )
 
 
-_BUILTINS = sys.modules["builtins"]
-_EMPTY = hashlib.sha256().hexdigest()
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "penstock"

@@ -1,7 +1,8 @@
 """Parameters as JSON data that says what they were, so that they can be made again.
 
 The same value always gives the same text: it is hashed. Numbers, text, True, False and
-None are themselves; all else is an object with one tag.
+None are themselves; all else is an object with one tag. The order of a dict is a part
+of the value: whoever goes through it goes by it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from penstock.schemas.errors import PipelineError
 def text_of(value: Any) -> str:
     """Return a parameter as one line of JSON."""
     # In ASCII, so that text that is no Unicode (names of files) can be kept too.
-    return json.dumps(encoded(value), sort_keys=True, separators=(",", ":"))
+    return json.dumps(encoded(value), separators=(",", ":"))
 
 
 def encoded(value: Any) -> Any:

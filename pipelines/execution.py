@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.components.base import Canceled, Component, RunContext
-from penstock.pipelines import cache, environment, logs
+from penstock.pipelines import cache, logs
 from penstock.pipelines.code import Code
 from penstock.pipelines.commit import Commit, Places
 from penstock.pipelines.disk import sync_folder
@@ -177,6 +177,9 @@ class ActiveRun:
             properties["penstock_parts"] = execution.fingerprint.text
         if state is State.RUNNING and live.isolated:
             folder = self.codes[live.name].folder
+            # Imported here: it imports `child`, which a process may be started with.
+            from penstock.pipelines import environment
+
             properties.update(environment.capture(self.root, self.folder, folder))
         if state is State.RUNNING:
             properties["penstock_parameters"] = json.dumps(

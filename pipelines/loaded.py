@@ -16,7 +16,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from penstock.pipelines.code import LOOSE, WHOLE, Code, SourceFile
+from penstock.pipelines.code import Code, SourceFile
+from penstock.pipelines.syntax import LOOSE, WHOLE
 from penstock.schemas.errors import PipelineError
 
 _STARTED = time.time()

@@ -32,6 +32,7 @@ from penstock.pipelines.sqlite_file import is_other_database, turn
 from penstock.schemas.artifacts import (
     ARTIFACT_TYPES,
     Artifact,
+    ArtifactState,
     Examples,
     ExternalArtifact,
     PropertyValue,
@@ -731,7 +732,11 @@ class Store:
         found = self._find_external(artifact, type_id)
         if found is not None:
             return found
-        content = hashlib.sha256(f"{artifact.uri}\0{artifact.digest}".encode())
+        # The name is the same in every process, so that only one of them makes it;
+        # another after each that was deleted.
+        deleted = sum(each.is_deleted for each in self.artifacts_at(artifact.uri))
+        said = f"{artifact.uri}\0{artifact.digest}\0{deleted or ''}"
+        content = hashlib.sha256(said.rstrip("\0").encode())
         name = f"{type(artifact).TYPE_NAME}:{content.hexdigest()}"
         proto = self._artifact_proto(artifact, name, is_external=True)
         try:
@@ -747,9 +752,11 @@ class Store:
             lambda: self._mlmd.get_artifacts_by_uri(artifact.uri)
         )
         for proto in same_place:
-            digest = proto.custom_properties["digest"].string_value
-            is_same = proto.uri == artifact.uri and digest == artifact.digest
+            found = self._artifact(proto)
+            is_same = found.uri == artifact.uri and found.digest == artifact.digest
             if is_same and proto.type_id == type_id:
+                if found.is_deleted:  # its bytes are there again
+                    self.set_artifact_state([found], ArtifactState.LIVE)
                 return int(proto.id)
         return None
 
@@ -787,6 +794,23 @@ class Store:
                 ) from error
         return proto
 
+    def set_artifact_state(
+        self, artifacts: Iterable[Artifact], state: ArtifactState
+    ) -> None:
+        """Record in one transaction how artifacts of the store stand.
+
+        Args:
+            artifacts: The artifacts, which are given that state themselves too.
+            state: How they stand from now on.
+        """
+        changed = {each.id: each for each in artifacts if each.id is not None}
+        protos = self._artifact_protos(changed)
+        for proto in protos.values():
+            proto.state = self._pb.Artifact.State.Value(state.name)
+        self._patiently(lambda: self._mlmd.put_artifacts(list(protos.values())))
+        for artifact in changed.values():
+            artifact.state = state
+
     # Reading -------------------------------------------------------------------
 
     def _execution_proto(self, id: int) -> metadata_store_pb2.Execution:
@@ -818,13 +842,17 @@ class Store:
             for values in (proto.properties, proto.custom_properties)
             for key, value in values.items()
         }
-        return kind(
+        artifact = kind(
             proto.uri,
             properties=properties,
             digest=str(properties.get("digest", "")),
             id=int(proto.id),
             records=self,
         )
+        state = self._pb.Artifact.State.Name(proto.state)
+        if state in ArtifactState.__members__:
+            artifact.state = ArtifactState[state]
+        return artifact
 
     def kind(self, name: str) -> type[Artifact]:
         """Return the class that stands for an artifact type of the store.
@@ -1084,19 +1112,36 @@ class Store:
         return self._records(sorted(protos, key=_by_id), known)
 
     def first_producers(self, artifacts: Iterable[Artifact]) -> set[int]:
-        """Return the numbers of the executions that first wrote these artifacts.
+        """Return the numbers of the executions that first wrote these artifacts."""
+        return set(self._first_writers(artifacts).values())
+
+    def first_records(
+        self, artifacts: Iterable[Artifact]
+    ) -> dict[int, ExecutionRecord]:
+        """Return what first wrote each of these artifacts, by the artifact's number.
+
+        What nothing wrote is left out.
+        """
+        writers = self._first_writers(artifacts)
+        records = {each.id: each for each in self.executions_by_id(writers.values())}
+        return {id: records[each] for id, each in writers.items() if each in records}
+
+    def _first_writers(self, artifacts: Iterable[Artifact]) -> dict[int, int]:
+        """Return the execution that first wrote each artifact, by its number.
 
         Cached executions stand for what an earlier one wrote. Artifacts say which that
         was: an artifact that every run reads has more events than can be looked through
         for it. Only those that TFX wrote, or an older penstock, do not.
         """
-        found = set()
+        found: dict[int, int] = {}
         silent = []
         for each in artifacts:
             said = each.properties.get("penstock_execution")
+            if each.id is None:
+                continue
             if isinstance(said, int | float):
-                found.add(int(said))
-            elif each.id is not None and not _is_from_outside(each):
+                found[each.id] = int(said)
+            elif not _is_from_outside(each):
                 silent.append(each.id)
         first: dict[int, tuple[int, int]] = {}
         for event in self._events_of(silent):
@@ -1104,7 +1149,7 @@ class Store:
                 mark = (int(event.milliseconds_since_epoch), int(event.execution_id))
                 id = int(event.artifact_id)
                 first[id] = min(first.get(id, mark), mark)
-        return found | {execution for _, execution in first.values()}
+        return found | {id: execution for id, (_, execution) in first.items()}
 
     def readers(self, artifacts: Iterable[Artifact]) -> dict[int, set[str]]:
         """Return the keys under which artifacts were read, by number of execution."""

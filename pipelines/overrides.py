@@ -96,10 +96,14 @@ class Remarks:
         }
 
     def of(self, artifact: Artifact) -> dict[str, str]:
-        """Return reasons by what was done: `blocked`, `forced`, `unblocked`.
+        """Return reasons by what was done: `blocked`, `forced`, `unblocked`, `deleted`.
 
         Of a model, what counts now; of a blessing, what it records.
         """
+        gone = {"deleted": "by housekeeping"} if artifact.is_deleted else {}
+        return {**self._said_of(artifact), **gone}
+
+    def _said_of(self, artifact: Artifact) -> dict[str, str]:
         if isinstance(artifact, ModelBlessing):
             return {
                 word: str(artifact.properties[f"{word}_reason"])
@@ -214,7 +218,7 @@ def force(store: Store, root: Path, model: Model, reason: str) -> ModelBlessing:
             "There is nothing to force."
         )
     digest = _digest(model, must_exist=True)
-    sentence = _sentence(reason)
+    sentence = one_sentence(reason)
     evaluation = _evaluation(store, model)
     properties: dict[str, PropertyValue] = {
         "blessed": 1,
@@ -253,7 +257,7 @@ def block(store: Store, root: Path, model: Model, reason: str) -> ModelBlessing:
             f"{_with_bytes(model, entry)} is on the block-list already: {entry.reason}"
         )
     digest = _digest(model, must_exist=False)
-    sentence = _sentence(reason)
+    sentence = one_sentence(reason)
     properties: dict[str, PropertyValue] = {
         "blessed": 0,
         "verdict": "NOT_BLESSED",
@@ -291,7 +295,7 @@ def unblock(store: Store, root: Path, model: Model, reason: str) -> ModelBlessin
             "'penstock artifacts --type Model' says which models are."
         )
     digest = _digest(model, must_exist=False)
-    sentence = _sentence(reason)
+    sentence = one_sentence(reason)
     standing = _standing(store, model)
     said: Mapping[str, PropertyValue] = standing.properties if standing else {}
     properties: dict[str, PropertyValue] = {
@@ -310,7 +314,7 @@ def unblock(store: Store, root: Path, model: Model, reason: str) -> ModelBlessin
     return _record(store, root, Action.UNBLOCK, model, digest, sentence, blessing)
 
 
-def _sentence(reason: str) -> str:
+def one_sentence(reason: str) -> str:
     """Return a reason in one line that ends as a sentence does.
 
     Raises:
@@ -333,7 +337,7 @@ def _digest(model: Model, *, must_exist: bool) -> str:
     """
     if model.digest and not must_exist:
         return model.digest
-    if not model.path.is_dir():
+    if model.is_deleted or not model.path.is_dir():
         raise DataError(
             f"Model {model.id} is not at '{model.uri}' any more. It was moved or "
             "deleted: train it again."

@@ -9,20 +9,31 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    Collection,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
+from typing import Any, cast
 
-from penstock.components.base import Component, declared
+from penstock.components.base import Component, Promise, declared
 from penstock.pipelines import cache
 from penstock.pipelines.code import Code, Reader, kept_symbols
 from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
-from penstock.pipelines.metadata import State, Store
+from penstock.pipelines.inputs import resolver_of
+from penstock.pipelines.metadata import State, Store, Written
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.resolution import gate, resolve
 from penstock.pipelines.rules import producers
 from penstock.pipelines.selection import check_names, select
-from penstock.schemas.artifacts import Answer, Artifact
+from penstock.schemas.artifacts import Answer, Artifact, Examples
+from penstock.schemas.errors import PipelineError, did_you_mean, quoted
 
 
 class Forecast(enum.Enum):
@@ -63,19 +74,39 @@ class Plan:
     remarks: tuple[str, ...]
 
     def __getitem__(self, component: str) -> Planned:
-        """Return what is planned for a component."""
-        return next(each for each in self.components if each.component == component)
+        """Return what is planned for a component.
+
+        Raises:
+            PipelineError: If the plan has no such component.
+        """
+        found = {each.component: each for each in self.components}
+        if component not in found:
+            raise PipelineError(
+                f"The plan of '{self.pipeline}' has no component '{component}' (it has "
+                f"{quoted(found)}).{did_you_mean(component, found)}"
+            )
+        return found[component]
 
 
 @dataclasses.dataclass
 class _Foreseen:
-    """How a component will have ended, as far as is known."""
+    """How a component will have ended, as far as is known.
+
+    Attributes:
+        state: RUNNING where it is not known.
+        reason: Why it will be skipped.
+        answer: What the verdict says that it will be skipped for.
+        outputs: What it will have written.
+        forecast: What is said of it.
+        verdicts: The components whose verdicts may still make it be skipped.
+    """
 
     state: State = State.RUNNING
     reason: str = ""
     answer: Answer | None = None
     outputs: dict[str, Artifact] = dataclasses.field(default_factory=dict)
     forecast: Forecast = Forecast.WILL_RUN
+    verdicts: tuple[str, ...] = ()
 
 
 def plan(
@@ -137,30 +168,29 @@ def _foresee(
 ) -> Iterator[str]:
     """Yield why a component will run or not; note in `ended` what comes of it."""
     foreseen = ended[component.name]
-    unknown = [
-        each
-        for each in _inputs_of(component)
-        if each.producer in ended and ended[each.producer].state is State.RUNNING
-    ]
-    for each in unknown:
-        if each.is_gate:
-            foreseen.forecast = Forecast.DEPENDS
-            yield f"It depends on the verdict of '{each.producer}'."
-            return
+    known = {
+        name: each for name, each in ended.items() if each.state is not State.RUNNING
+    }
+    left = ended.keys() - known.keys()
+    unknown = [each for each in _inputs_of(component) if each.producer in left]
+    live = _live(component, pipeline.name, store, known, is_whole=not unknown)
+    closed = gate(live, store, known)
+    if closed is not None:
+        foreseen.state, foreseen.forecast = State.SKIPPED, Forecast.DEPENDS
+        foreseen.reason, foreseen.answer = closed.reason, closed.answer
+        yield f"It will be skipped: {closed.reason}"
+        return
+    foreseen.verdicts = _open_verdicts(component, unknown, ended)
+    if foreseen.verdicts:
+        foreseen.forecast = Forecast.DEPENDS
+        yield f"It depends on the verdict of {quoted(foreseen.verdicts)}."
+        return
     is_certain = component.name in force or not component.options.cache
     if unknown and not is_certain:
         foreseen.forecast = Forecast.DEPENDS
         names = dict.fromkeys(each.producer for each in unknown)
-        yield "It depends on the output of " + ", ".join(f"'{n}'" for n in names) + "."
+        yield f"It depends on the output of {quoted(names)}."
         return
-    if not unknown:
-        live = resolve(component, pipeline.name, store, ended)
-        closed = gate(live, store, ended)
-        if closed is not None:
-            foreseen.state, foreseen.forecast = State.SKIPPED, Forecast.DEPENDS
-            foreseen.reason, foreseen.answer = closed.reason, closed.answer
-            yield f"It will be skipped: {closed.reason}"
-            return
     if component.name in force:
         yield "It is forced."
         return
@@ -194,16 +224,150 @@ class _Wired:
 def _inputs_of(component: Component) -> Iterator[_Wired]:
     """Yield what a component needs of others; a resolver may find what they write."""
     gates = {each.name for each in declared(type(component)).inputs if each.gate}
-    resolves = False
     for name, artifacts in component.inputs.items():
         for artifact in artifacts:
-            producer = getattr(artifact.source, "producer", None)
-            if producer is not None:
-                yield _Wired(producer.name, name in gates)
-            resolves = resolves or hasattr(artifact.source, "resolve")
-    if resolves:
-        for each in producers(component):
-            yield _Wired(each.name, False)
+            if isinstance(artifact.source, Promise):
+                yield _Wired(artifact.source.producer.name, name in gates)
+    if _resolves(component):
+        for each in _ahead(component):
+            yield _Wired(each, False)
+
+
+def _resolves(component: Component) -> bool:
+    return any(
+        resolver_of(artifact) is not None
+        for artifacts in component.inputs.values()
+        for artifact in artifacts
+    )
+
+
+def _ahead(component: Component) -> list[str]:
+    """Return the components that one waits for, however indirectly."""
+    found: dict[str, None] = {}
+    left = list(producers(component))
+    while left:
+        each = left.pop()
+        if each.name not in found:
+            found[each.name] = None
+            left += producers(each)
+    return list(found)
+
+
+def _live(
+    component: Component,
+    pipeline: str,
+    store: Store,
+    known: Mapping[str, _Foreseen],
+    *,
+    is_whole: bool,
+) -> Component:
+    """Return a component with facts for inputs, all of them if it is whole."""
+    if not is_whole:
+        return resolve(_known_part(component, known), pipeline, store, known)
+    if not _resolves(component):
+        return resolve(component, pipeline, store, known)
+    names = _ahead(component)
+    ahead = {name: each for name, each in known.items() if name in names}
+    view = cast(Store, _AsIfTaken(store, pipeline, ahead))
+    return resolve(component, pipeline, view, known)
+
+
+class _AsIfTaken:
+    """A store as it will be when a component's inputs are resolved.
+
+    What components ahead of it take from the cache is then the newest that there is.
+
+    Args:
+        store: The store.
+        pipeline: Name of the pipeline.
+        ahead: How the components ahead ended of which that is known, in order.
+    """
+
+    def __init__(
+        self, store: Store, pipeline: str, ahead: Mapping[str, _Foreseen]
+    ) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._taken = [
+            Written(output, _LAST + number, name, is_first=False, is_live=True)
+            for number, (name, ended) in enumerate(ahead.items())
+            if ended.state is State.CACHED
+            for output in ended.outputs.values()
+        ]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def newest(
+        self, *kinds: type[Artifact], pipeline: str, component: str = ""
+    ) -> Iterator[Written]:
+        names = {each.TYPE_NAME for each in kinds}
+        for each in reversed(self._taken if pipeline == self._pipeline else []):
+            if each.artifact.TYPE_NAME in names and component in ("", each.component):
+                yield each
+        yield from self._store.newest(*kinds, pipeline=pipeline, component=component)
+
+    def examples_by_span(
+        self, pipeline: str, *, first: int | None = None, last: int | None = None
+    ) -> Iterator[list[Examples]]:
+        groups = self._store.examples_by_span(pipeline, first=first, last=last)
+        if pipeline != self._pipeline or not self._taken:
+            yield from groups
+            return
+        found = {each.id: each for each in itertools.chain.from_iterable(groups)}
+        for written in self._taken:
+            each = written.artifact
+            if not isinstance(each, Examples) or each.span is None:
+                continue
+            is_late = last is not None and each.span > last
+            if not is_late and (first is None or first <= each.span):
+                found.setdefault(each.id, each)
+        yield list(found.values())
+
+    def last_writers(
+        self, artifacts: Iterable[Artifact], *, pipeline: str, component: str = ""
+    ) -> dict[int, int]:
+        asked = list(artifacts)
+        found = self._store.last_writers(asked, pipeline=pipeline, component=component)
+        ids = {each.id for each in asked}
+        for each in self._taken if pipeline == self._pipeline else []:
+            number = each.artifact.id
+            is_of = component in ("", each.component)
+            if number is not None and number in ids and is_of:
+                found[number] = each.execution_id
+        return found
+
+
+_LAST = 2**62  # numbers of executions that are still to come
+
+
+def _known_part(component: Component, known: Container[str]) -> Component:
+    """Return a component without the inputs that are not known before a run."""
+
+    def is_known(artifact: Artifact) -> bool:
+        source = artifact.source
+        if isinstance(source, Promise):
+            return source.producer.name in known
+        return not artifact.is_promise
+
+    unknown = {
+        name: None
+        for name, artifacts in component.inputs.items()
+        if not all(map(is_known, artifacts))
+    }
+    return component.bound(unknown, {})
+
+
+def _open_verdicts(
+    component: Component,
+    unknown: Sequence[_Wired],
+    ended: Mapping[str, _Foreseen],
+) -> tuple[str, ...]:
+    """Return whose verdicts may make a component be skipped, its own or one ahead."""
+    found = [each.producer for each in unknown if each.is_gate]
+    for each in producers(component):
+        found += ended[each.name].verdicts if each.name in ended else ()
+    return tuple(dict.fromkeys(found))
 
 
 def _changes(

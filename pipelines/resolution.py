@@ -64,6 +64,9 @@ def resolve(
         if any(map(resolver_of, component.inputs.get(each.name, ()))):
             later.append(each)
     live = component.bound(facts, {})
+    ahead = [ended[each.name] for each in waited_for(live) if each.name in ended]
+    if any(each.state not in DONE for each in ahead):
+        return live  # it is skipped, whatever there is to find
     # Resolvers see the facts: the candidate, for the baseline it is compared with.
     for each in later:
         found = resolved(each, getattr(live, each.name), store, pipeline, live)

@@ -20,6 +20,7 @@ from penstock.pipelines.loaded import check_loaded
 from penstock.pipelines.metadata import RunState, State, Store, recorded
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.repair import living, repair
+from penstock.pipelines.root_lock import in_use
 from penstock.pipelines.runners import BeamDagRunner, Runner
 from penstock.pipelines.selection import check_names, select
 from penstock.schemas.artifacts import Answer, Artifact
@@ -148,67 +149,72 @@ def run(
         MetadataError: If the store cannot be opened or written.
     """
     folder = usable_root(root)
-    opened = Store(
-        store or f"sqlite:///{folder / 'metadata.sqlite'}",
-        wait_seconds=store_wait_seconds,
-    )
-    repair(folder, opened)
-    check_names(pipeline, force, "force")
-    selection = select(pipeline, opened, resume=resume, only=only, from_=from_, to=to)
-    codes = _codes(pipeline, selection.executed)
-    run_id = _new_run_id(folder)
-    active = ActiveRun(
-        pipeline=pipeline.name,
-        run_id=run_id,
-        root=folder,
-        store=opened,
-        beam_args=tuple(beam_args),
-        codes=codes,
-        taken=selection.taken,
-        forced=force,
-        names=selection.names,
-        on_change=on_change or (lambda execution: None),
-    )
-    with living(folder, run_id, opened) as alive:
-        for code in {each.digest: each for each in codes.values()}.values():
-            code.keep(folder, active.folder)
-        started = datetime.now(timezone.utc)
-        given = {f"parameter_{key}": each for key, each in (parameters or {}).items()}
-        opened.begin_run(
-            pipeline.name,
-            run_id,
-            {
-                "penstock_root": str(folder),
-                "penstock_host": socket.gethostname(),
-                "penstock_pid": os.getpid(),
-                **({"penstock_resumed_run": resume} if resume else {}),
-                **{
-                    key: recorded(each)
-                    for key, each in given.items()
-                    if each is not None
-                },
-            },
+    with in_use(folder):
+        opened = Store(
+            store or f"sqlite:///{folder / 'metadata.sqlite'}",
+            wait_seconds=store_wait_seconds,
         )
-        try:
-            with logs.collecting(active.folder / "run.log", verbose=verbose):
-                _execute_all(runner or BeamDagRunner(), pipeline, active)
-        except BaseException as error:
-            # The runner itself broke: not even a failed component explains the run.
-            state, text = RunState.FAILED, f"{type(error).__name__}: {error}"
-            if isinstance(error, KeyboardInterrupt):  # once more, while canceling
-                state, text = RunState.CANCELED, "The run was canceled."
-            opened.end_run(run_id, state, text)
-            raise
-        seconds = (datetime.now(timezone.utc) - started).total_seconds()
-        result = _result(pipeline, active, seconds)
-        try:
-            opened.end_run(run_id, result.state, result.reason)
-            alive.is_recorded = not active.is_unrecorded
-        except MetadataError as unrecorded:
-            if not active.canceled.is_set():
+        repair(folder, opened)
+        check_names(pipeline, force, "force")
+        selection = select(
+            pipeline, opened, resume=resume, only=only, from_=from_, to=to
+        )
+        codes = _codes(pipeline, selection.executed)
+        run_id = _new_run_id(folder)
+        active = ActiveRun(
+            pipeline=pipeline.name,
+            run_id=run_id,
+            root=folder,
+            store=opened,
+            beam_args=tuple(beam_args),
+            codes=codes,
+            taken=selection.taken,
+            forced=force,
+            names=selection.names,
+            on_change=on_change or (lambda execution: None),
+        )
+        with living(folder, run_id, opened) as alive:
+            for code in {each.digest: each for each in codes.values()}.values():
+                code.keep(folder, active.folder)
+            started = datetime.now(timezone.utc)
+            given = {
+                f"parameter_{key}": each for key, each in (parameters or {}).items()
+            }
+            opened.begin_run(
+                pipeline.name,
+                run_id,
+                {
+                    "penstock_root": str(folder),
+                    "penstock_host": socket.gethostname(),
+                    "penstock_pid": os.getpid(),
+                    **({"penstock_resumed_run": resume} if resume else {}),
+                    **{
+                        key: recorded(each)
+                        for key, each in given.items()
+                        if each is not None
+                    },
+                },
+            )
+            try:
+                with logs.collecting(active.folder / "run.log", verbose=verbose):
+                    _execute_all(runner or BeamDagRunner(), pipeline, active)
+            except BaseException as error:
+                # The runner itself broke: not even a failed component explains the run.
+                state, text = RunState.FAILED, f"{type(error).__name__}: {error}"
+                if isinstance(error, KeyboardInterrupt):  # once more, while canceling
+                    state, text = RunState.CANCELED, "The run was canceled."
+                opened.end_run(run_id, state, text)
                 raise
-            reason = f"{result.reason} It could not be recorded: {unrecorded}"
-            result = dataclasses.replace(result, reason=reason)
+            seconds = (datetime.now(timezone.utc) - started).total_seconds()
+            result = _result(pipeline, active, seconds)
+            try:
+                opened.end_run(run_id, result.state, result.reason)
+                alive.is_recorded = not active.is_unrecorded
+            except MetadataError as unrecorded:
+                if not active.canceled.is_set():
+                    raise
+                reason = f"{result.reason} It could not be recorded: {unrecorded}"
+                result = dataclasses.replace(result, reason=reason)
     result = _call_hooks(pipeline, result)
     if active.failures:
         first, *others = active.failures

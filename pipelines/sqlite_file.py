@@ -21,9 +21,6 @@ from urllib.parse import quote
 # SQLite's lock bytes: pending, reserved, and 510 of which readers take one.
 _SQLITE_BYTES = (0x40000000, 512)
 
-# The byte whose holder has the turn, far behind all data, known to penstock alone.
-_TURN_BYTE = (0x7FFF_FFFF_FFFF_0000, 1)
-
 
 @dataclasses.dataclass(frozen=True)
 class _File:
@@ -34,7 +31,6 @@ class _File:
     """
 
     descriptor: int
-    is_writable: bool
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
@@ -58,14 +54,13 @@ def turn(path: Path) -> Iterator[bool]:
         yield True
         return
     with file.lock:
-        if file.is_writable and not _lock(file, fcntl.F_WRLCK):
+        if not _lock(file):
             yield False
             return
         try:
             yield not _is_held(file)
         finally:
-            if file.is_writable:
-                _lock(file, fcntl.F_UNLCK)
+            fcntl.flock(file.descriptor, fcntl.LOCK_UN)
 
 
 def is_other_database(path: Path) -> bool:
@@ -101,37 +96,27 @@ def _opened(path: Path) -> tuple[_File | None, bool]:
         with _FILES_LOCK:
             is_new = key not in _FILES
             if is_new:
-                _FILES[key] = _open(path)
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                _FILES[key] = _File(descriptor)
             return _FILES[key], is_new
     except OSError:
         return None, False  # not there yet, or not readable: opening it says so
 
 
-def _open(path: Path) -> _File:
+def _lock(file: _File) -> bool:
+    """Lock the whole file, as SQLite never does; return whether that was possible."""
     try:
-        return _File(os.open(path, os.O_RDWR | os.O_CLOEXEC), is_writable=True)
-    except OSError:
-        return _File(os.open(path, os.O_RDONLY | os.O_CLOEXEC), is_writable=False)
-
-
-def _flock(kind: int, start: int, length: int) -> bytes:
-    return struct.pack("hhqqi", kind, os.SEEK_SET, start, length, 0)  # of Linux
-
-
-def _lock(file: _File, kind: int) -> bool:
-    """Lock or unlock the byte of the turn; return whether that was possible."""
-    try:
-        # A lock of the open file, which SQLite's closing of the file does not drop.
-        fcntl.fcntl(file.descriptor, fcntl.F_OFD_SETLK, _flock(kind, *_TURN_BYTE))
+        fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass  # a file system without such locks: then everybody has the turn
+        pass  # a file system without such locks (NFS): everybody has the turn
     return True
 
 
 def _is_held(file: _File) -> bool:
     """Return whether another process reads or writes the file just now."""
-    wanted = _flock(fcntl.F_WRLCK, *_SQLITE_BYTES)
+    layout = "hhqqi"  # struct flock of Linux
+    wanted = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, *_SQLITE_BYTES, 0)
     found = fcntl.fcntl(file.descriptor, fcntl.F_GETLK, wanted)
-    return bool(struct.unpack("hhqqi", found)[0] != fcntl.F_UNLCK)
+    return bool(struct.unpack(layout, found)[0] != fcntl.F_UNLCK)

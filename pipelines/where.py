@@ -100,7 +100,12 @@ def true_of(artifacts: Sequence[A], text: str) -> list[A]:
 
 
 def _check_known(artifacts: Sequence[Artifact], name: str) -> None:
-    legal = {key for each in artifacts for key in each.properties}
+    legal = {
+        key
+        for each in artifacts
+        for key in each.properties
+        if not key.startswith("penstock_")
+    }
     if name not in legal:
         near = did_you_mean(name, legal) or " Text stands in quotes."
         raise MetadataError(

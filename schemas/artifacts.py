@@ -30,6 +30,17 @@ PropertyValue: TypeAlias = (
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
+class ArtifactState(enum.Enum):
+    """Whether the bytes of an artifact are to be counted on."""
+
+    LIVE = "live"
+    """As far as anybody knows."""
+    MARKED_FOR_DELETION = "marked for deletion"
+    """Housekeeping has begun to remove them: some may be gone."""
+    DELETED = "deleted"
+    """They are gone; what is recorded of the artifact stays."""
+
+
 class Source(Protocol):
     """Where an artifact that is still a promise will come from."""
 
@@ -62,6 +73,7 @@ class Artifact:
         records: The lineage store that it was read from.
 
     Attributes:
+        state: Whether its bytes are to be counted on, as the lineage store says.
         TYPE_NAME: Name of the type in ML Metadata.
         BASE_TYPE: ML Metadata's system type that it extends, if any.
         PROPERTIES: Typed properties; all other properties are custom ones.
@@ -88,6 +100,7 @@ class Artifact:
         self.digest = digest
         self.id = id
         self.source = source
+        self.state = ArtifactState.LIVE
         self._records = records
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,6 +116,11 @@ class Artifact:
     def is_promise(self) -> bool:
         """Whether the artifact's producer has still to run."""
         return not self._uri
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether housekeeping has removed its bytes, or begun to."""
+        return self.state is not ArtifactState.LIVE
 
     @property
     def uri(self) -> str:

@@ -59,10 +59,12 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "blessing.md",
         "environment.md",
         "evaluation.md",
+        "housekeeping.md",
         "ingestion.md",
         "lineage.md",
         "models.md",
         "resolvers.md",
+        "runners.md",
         "runs.md",
         "serving-directory.md",
         "slices.md",
@@ -126,9 +128,21 @@ def test_the_guide_to_slices_prints_what_it_says(tmp_path: Path) -> None:
     assert run_blocks(tmp_path, guide) == printed
 
 
+def test_the_guide_to_housekeeping_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "housekeeping.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
 def test_the_guide_to_models_runs(tmp_path: Path) -> None:
     printed = run_blocks(tmp_path, DOCS / "models.md").splitlines()[-1]
     assert re.fullmatch(r"The tips are 1\.\d\d dollars off\.", printed)
+
+
+def test_the_guide_to_runners_runs_in_this_process(tmp_path: Path) -> None:
+    # And on Flink in tests/e2e/test_flink.py.
+    printed = run_blocks(tmp_path, DOCS / "runners.md")
+    assert printed == "complete {'train': 1320, 'eval': 680}\n"
 
 
 def test_the_guide_to_your_own_component_runs(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ another, because a Beam pipeline of its own costs more than small evaluations ta
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,7 @@ from apache_beam import CombineFn
 from penstock.components.base import LiveRows, RunContext
 from penstock.components.columns import examples
 from penstock.components.columns.examples import RowGroup, read_row_group
+from penstock.components.columns.whole import write_whole
 from penstock.components.evaluation import models
 from penstock.components.evaluation.accumulate import (
     Accumulator,
@@ -103,6 +106,7 @@ def portions(splits: Mapping[str, Sequence[RowGroup]]) -> list[Portion]:
 
 def evaluated(portion: Portion, work: Work, live_rows: LiveRows) -> Accumulator:
     """Read, predict and accumulate the rows of a portion."""
+    os.stat(portion.groups[0].path)  # a worker that sees no files finds no model either
     accumulator = Accumulator(work.settings)
     predictors = [models.load(each.source) for each in work.scored]
     size = max(each.source.batch_rows for each in work.scored)
@@ -335,5 +339,4 @@ def accumulated(
 
 
 def _write(accumulator: Accumulator, path: str) -> None:
-    with open(path, "wb") as file:
-        pickle.dump(accumulator, file)
+    write_whole(Path(path), pickle.dumps(accumulator))

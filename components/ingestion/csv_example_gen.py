@@ -92,7 +92,7 @@ class CsvExampleGen(FileExampleGen):
         from penstock.components.ingestion import csv_files
 
         found = self._found(context)
-        rows, bad = csv_files.ingest(
+        written, bad = csv_files.ingest(
             self._inputs(found),
             Dialect(self.delimiter, self.quote, self.encoding, self.missing_values),
             self.column_types or {},
@@ -100,5 +100,5 @@ class CsvExampleGen(FileExampleGen):
             context,
             sets_aside=self.on_bad_line == "quarantine",
         )
-        self._record(found, rows, file_format=self.file_format)
+        self._record(found, written, context, file_format=self.file_format)
         self.examples.properties["quarantined_lines"] = bad

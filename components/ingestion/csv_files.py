@@ -19,13 +19,14 @@ from penstock.components.base import RunContext
 from penstock.components.columns import csv, splits
 from penstock.components.ingestion.inputs import Group, Inputs, groups
 from penstock.components.ingestion.shards import (
+    NOTHING,
     Deal,
     Quarantine,
     Shards,
+    Written,
     encoded,
     in_order,
     over_groups,
-    rows_by_split,
     save_strata,
     with_cuts,
 )
@@ -40,14 +41,14 @@ class Found:
     Attributes:
         fits: Whether its rows fit the types that were tried.
         levels: What the cells need.
-        rows: How many rows were written to each split.
+        written: What was written.
         bad: How many records were set aside.
         strata: Where strata and hashes were saved, for a survey.
     """
 
     fits: bool
     levels: Mapping[str, csv.Level]
-    rows: Mapping[str, int]
+    written: Written
     bad: int
     strata: str = ""
 
@@ -77,7 +78,7 @@ def ingest(
     context: RunContext,
     *,
     sets_aside: bool,
-) -> tuple[dict[str, int], int]:
+) -> tuple[list[Written], int]:
     """Convert CSV files to the files of splits.
 
     Args:
@@ -89,7 +90,7 @@ def ingest(
         sets_aside: Whether bad records are set aside, rather than fatal.
 
     Returns:
-        How many rows were written to each split, and how many records were set aside.
+        What was written, and how many records were set aside.
 
     Raises:
         DataError: If a file is not what it should be.
@@ -105,6 +106,8 @@ def ingest(
     widened = _widened(reading, found)
     if widened.columns.schema != reading.columns.schema:
         # One row that needs a wider type gives it to all the files.
+        for each in found:
+            each.written.remove()
         label = "Convert CSV files with wider types"
         wider = functools.partial(convert, widened)
         found = over_groups(context, label, wider, handles)
@@ -113,10 +116,8 @@ def ingest(
             f"The columns of '{inputs.splits[0].pattern}' have other types now than "
             "a moment ago: the files were changed meanwhile. Run again."
         )
-    rows = rows_by_split(each.rows for each in found)
-    context.progress_in_all(sum(rows.values()))
     pa.default_memory_pool().release_unused()
-    return rows, sum(each.bad for each in found)
+    return [each.written for each in found], sum(each.bad for each in found)
 
 
 def _guess(
@@ -191,15 +192,17 @@ def convert(reading: Reading, group: Group) -> Found:
         raise
     if not fits:
         shards.discard()
-        return Found(False, levels.levels, {}, 0)
+        return Found(False, levels.levels, NOTHING, 0)
     shards.close()
-    written = sum(shards.rows.values()) + quarantine.lines
-    if written != scanned:
+    written = shards.written
+    count = sum(written.rows.values()) + quarantine.lines
+    if count != scanned:
         raise DataError(
-            f"{', '.join(group.files)}: {scanned} records were counted and {written} "
+            f"{', '.join(group.files)}: {scanned} records were counted and {count} "
             "came out. Nothing may be lost; report this with the input."
         )
-    return Found(True, levels.levels, shards.rows, quarantine.lines)
+    files = {**written.files, **quarantine.files}
+    return Found(True, levels.levels, Written(written.rows, files), quarantine.lines)
 
 
 def _survey(reading: Reading, folder: Path, group: Group) -> Found:
@@ -213,7 +216,7 @@ def _survey(reading: Reading, folder: Path, group: Group) -> Found:
         if fits:
             strata.append(hashes)
     saved = save_strata(folder, group, strata)
-    return Found(fits, levels.levels, {}, 0, saved)
+    return Found(fits, levels.levels, NOTHING, 0, saved)
 
 
 def _parsed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from penstock.schemas.errors import DataError, PipelineError
 from penstock.schemas.splits import DEFAULT_WEIGHTS, ByHash, ByKey, ByTime, Stratified
 
 if TYPE_CHECKING:
-    from penstock.components.ingestion.shards import Deal
+    from penstock.components.ingestion.shards import Deal, Written
 
 _PAYLOADS = {"parquet": "FORMAT_PARQUET", "tfrecords_gzip": "FORMAT_TF_EXAMPLE"}
 
@@ -80,7 +80,7 @@ class FileExampleGen(Component):
 
         rule = self._rule
         names = tuple(self.input_splits or ()) if rule is None else rule.names
-        folder = str(self.examples.path)
+        folder = str(context.temp_dir)
         return Deal(folder, rule, names, context.live_rows, file_format)
 
     def _found(self, context: RunContext) -> tuple[ExternalArtifact, ...]:
@@ -89,13 +89,18 @@ class FileExampleGen(Component):
     def _record(
         self,
         found: tuple[ExternalArtifact, ...],
-        rows: Mapping[str, int],
+        written: Sequence[Written],
+        context: RunContext,
         *,
         file_format: str,
         payload_format: str = "",
     ) -> None:
-        """Check that nothing changed or is missing, and record what was written."""
+        """Check that nothing changed or is missing; keep what was written."""
+        from penstock.components.ingestion.shards import gathered
+
         self._check_unchanged(found)
+        rows = gathered(written, self.examples.path)
+        context.progress_in_all(sum(rows.values()))
         if not sum(rows.values()):
             patterns = ", ".join(f"'{each.uri}'" for each in found)
             raise DataError(

@@ -38,7 +38,7 @@ class ImportExampleGen(FileExampleGen):
         from penstock.components.ingestion import record_files
 
         found = self._found(context)
-        rows = record_files.ingest(
+        written = record_files.ingest(
             self._inputs(found),
             self._deal("tfrecords_gzip", context),
             self.payload_format,
@@ -46,7 +46,8 @@ class ImportExampleGen(FileExampleGen):
         )
         self._record(
             found,
-            rows,
+            written,
+            context,
             file_format="tfrecords_gzip",
             payload_format=self.payload_format,
         )

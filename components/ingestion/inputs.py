@@ -261,7 +261,7 @@ def groups(inputs: Inputs, *, keep_splits: bool) -> list[Group]:
             if size >= GROUP_BYTES:
                 packed.append([])
                 size = 0
-            packed[-1].append(str(path))
+            packed[-1].append(os.path.abspath(path))  # workers have their own cwd
             size += path.stat().st_size
         made += [
             Group(

@@ -27,5 +27,5 @@ class ParquetExampleGen(FileExampleGen):
 
         found = self._found(context)
         inputs = self._inputs(found)
-        rows = parquet_files.ingest(inputs, self._deal("parquet", context), context)
-        self._record(found, rows, file_format="parquet")
+        written = parquet_files.ingest(inputs, self._deal("parquet", context), context)
+        self._record(found, written, context, file_format="parquet")

@@ -16,9 +16,9 @@ from penstock.components.ingestion.inputs import Group, Inputs, groups
 from penstock.components.ingestion.shards import (
     Deal,
     Shards,
+    Written,
     in_order,
     over_groups,
-    rows_by_split,
     save_strata,
     with_cuts,
 )
@@ -26,7 +26,7 @@ from penstock.schemas.errors import DataError
 from penstock.schemas.splits import Stratified
 
 
-def ingest(inputs: Inputs, deal: Deal, context: RunContext) -> dict[str, int]:
+def ingest(inputs: Inputs, deal: Deal, context: RunContext) -> list[Written]:
     """Write the rows of Parquet files to the files of splits.
 
     Args:
@@ -35,7 +35,7 @@ def ingest(inputs: Inputs, deal: Deal, context: RunContext) -> dict[str, int]:
         context: What the component runs in.
 
     Returns:
-        How many rows were written to each split.
+        What was written.
 
     Raises:
         DataError: If a file is not Parquet, or files differ in their columns.
@@ -52,10 +52,8 @@ def ingest(inputs: Inputs, deal: Deal, context: RunContext) -> dict[str, int]:
         functools.partial(convert, deal, schema),
         handles,
     )
-    rows = rows_by_split(found)
-    context.progress_in_all(sum(rows.values()))
     pa.default_memory_pool().release_unused()
-    return rows
+    return found
 
 
 def common_schema(files: Sequence[Path]) -> pa.Schema:
@@ -105,11 +103,8 @@ def _as_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def convert(deal: Deal, schema: pa.Schema, group: Group) -> dict[str, int]:
+def convert(deal: Deal, schema: pa.Schema, group: Group) -> Written:
     """Write the rows of a group of Parquet files to the files of their splits.
-
-    Returns:
-        How many rows were written to each split.
 
     Raises:
         DataError: If a file is damaged, or rows are lost on the way.
@@ -127,13 +122,13 @@ def convert(deal: Deal, schema: pa.Schema, group: Group) -> dict[str, int]:
         raise
     shards.close()
     counted = sum(sum(parquet.group_rows(path)) for path in group.files)
-    written = sum(shards.rows.values())
-    if written != counted:
+    count = sum(shards.written.rows.values())
+    if count != counted:
         raise DataError(
-            f"{', '.join(group.files)}: the footers say {counted} rows and {written} "
+            f"{', '.join(group.files)}: the footers say {counted} rows and {count} "
             "came out. Nothing may be lost; report this with the input."
         )
-    return shards.rows
+    return shards.written
 
 
 def _survey(rule: Stratified, schema: pa.Schema, folder: Path, group: Group) -> str:

@@ -17,9 +17,9 @@ from penstock.components.ingestion.inputs import Group, Inputs, groups
 from penstock.components.ingestion.shards import (
     Deal,
     Shards,
+    Written,
     in_order,
     over_groups,
-    rows_by_split,
     save_strata,
     with_cuts,
 )
@@ -31,7 +31,7 @@ _BATCH_RECORDS = 10_000
 
 def ingest(
     inputs: Inputs, deal: Deal, payload_format: str, context: RunContext
-) -> dict[str, int]:
+) -> list[Written]:
     """Write the records of TFRecord files to the files of splits.
 
     Args:
@@ -41,7 +41,7 @@ def ingest(
         context: What the component runs in.
 
     Returns:
-        How many records were written to each split.
+        What was written.
 
     Raises:
         DataError: If a file is damaged, or its records are something else.
@@ -51,15 +51,12 @@ def ingest(
         survey = functools.partial(_survey, deal.rule, payload_format, context.temp_dir)
         files = over_groups(context, "Survey the strata", survey, handles)
         deal = with_cuts(deal, files)
-    found = over_groups(
+    return over_groups(
         context,
         "Deal out TFRecord files",
         functools.partial(convert, deal, payload_format),
         handles,
     )
-    rows = rows_by_split(found)
-    context.progress_in_all(sum(rows.values()))
-    return rows
 
 
 def _records(files: Sequence[str]) -> Iterator[tuple[str, list[bytes]]]:
@@ -68,11 +65,8 @@ def _records(files: Sequence[str]) -> Iterator[tuple[str, list[bytes]]]:
             yield f"'{path}'", records
 
 
-def convert(deal: Deal, payload_format: str, group: Group) -> dict[str, int]:
+def convert(deal: Deal, payload_format: str, group: Group) -> Written:
     """Write the records of a group of TFRecord files to the files of their splits.
-
-    Returns:
-        How many records were written to each split.
 
     Raises:
         DataError: If a file is damaged or its records are something else, or records
@@ -100,13 +94,13 @@ def convert(deal: Deal, payload_format: str, group: Group) -> dict[str, int]:
         raise
     shards.close()
     counted = sum(map(tfrecord.count_records, group.files))
-    written = sum(shards.rows.values())
-    if written != counted:
+    count = sum(shards.written.rows.values())
+    if count != counted:
         raise DataError(
             f"{', '.join(group.files)}: the framing says {counted} records and "
-            f"{written} came out. Nothing may be lost; report this with the input."
+            f"{count} came out. Nothing may be lost; report this with the input."
         )
-    return shards.rows
+    return shards.written
 
 
 def assign(

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow as pa
 from penstock.components.base import LiveRows, RunContext
 from penstock.components.columns import parquet, splits, tfrecord
 from penstock.components.columns.csv import BadLine
+from penstock.components.columns.whole import name_to_try, write_whole
 from penstock.components.ingestion.inputs import Group
 from penstock.schemas.errors import DataError
 from penstock.schemas.splits import Stratified
@@ -48,12 +50,16 @@ def over_groups(
     Raises:
         DataError: The one that the function raised, for the first such group.
     """
-    report = context.temp_dir / "report.pickle"
+    report = name_to_try(context.temp_dir / "report")
     numbered = list(enumerate(groups))
     with context.beam_pipeline() as pipeline:
+        listed = pipeline | "List the groups of files" >> beam.Create(
+            numbered, reshuffle=False
+        )
+        if not context.is_local:  # where there is one worker, it takes time for nothing
+            listed |= "Spread groups over workers" >> beam.Reshuffle()
         _ = (
-            pipeline
-            | "List the groups of files" >> beam.Create(numbered, reshuffle=False)
+            listed
             | label >> beam.MapTuple(functools.partial(_numbered, function))
             | "Collect what was found" >> beam.combiners.ToList()
             | "Write down what was found" >> beam.Map(_write_report, str(report))
@@ -80,7 +86,7 @@ def _numbered(
 
 
 def _write_report(found: list[Any], path: str) -> None:
-    Path(path).write_bytes(pickle.dumps(found))
+    write_whole(Path(path), pickle.dumps(found))
 
 
 def in_order(
@@ -110,7 +116,7 @@ class Deal:
     """How rows become files.
 
     Attributes:
-        folder: Folder of the Examples artifact.
+        folder: Where workers write.
         rule: How rows are dealt out; None if the input's own splits stay.
         names: Names of the splits.
         file_format: `parquet` or `tfrecords_gzip`.
@@ -133,15 +139,47 @@ class Deal:
         parts = splits.deal(batch, numbers, len(self.names))
         return dict(zip(self.names, parts, strict=True))
 
-    def targets(self, group: Group) -> dict[str, Path]:
-        """Return the file of each split that a group's rows go to."""
+    def targets(self, group: Group) -> dict[str, str]:
+        """Return the file of each split that a group's rows go to, in the artifact."""
         stem, end = {
             "parquet": ("data_parquet", ".parquet"),
             "tfrecords_gzip": ("data_tfrecord", ".gz"),
         }[self.file_format]
         name = f"{stem}-{group.number:05d}-of-{group.of:05d}{end}"
         wanted = self.names if group.split is None else (group.split,)
-        return {split: Path(self.folder, f"Split-{split}", name) for split in wanted}
+        return {split: f"Split-{split}/{name}" for split in wanted}
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What a worker wrote of a group.
+
+    Attributes:
+        rows: How many rows, by split.
+        files: Where the files lie, by their names in the artifact.
+    """
+
+    rows: Mapping[str, int]
+    files: Mapping[str, Path]
+
+    def remove(self) -> None:
+        """Remove the files."""
+        for file in self.files.values():
+            file.unlink()
+
+
+NOTHING = Written({}, {})
+
+
+def gathered(found: Iterable[Written], artifact: Path) -> dict[str, int]:
+    """Move what workers wrote into the artifact; return the rows by split."""
+    rows: collections.Counter[str] = collections.Counter()
+    for each in found:
+        rows.update(each.rows)
+        for name, file in each.files.items():
+            (artifact / name).parent.mkdir(exist_ok=True)
+            shutil.move(file, artifact / name)
+    return dict(rows)
 
 
 class Shards:
@@ -156,9 +194,11 @@ class Shards:
     def __init__(self, deal: Deal, group: Group, schema: pa.Schema | None) -> None:
         self._targets = deal.targets(group)
         self._live_rows = deal.live_rows
+        self._files: dict[str, Path] = {}
         self._writers: dict[str, parquet.Writer | tfrecord.Writer] = {}
-        for split, path in self._targets.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
+        for split in self._targets:
+            path = name_to_try(Path(deal.folder, split))
+            self._files[split] = path
             self._writers[split] = (
                 parquet.Writer(path, schema)
                 if deal.file_format == "parquet" and schema is not None
@@ -180,12 +220,15 @@ class Shards:
         """Close the files and remove them."""
         for split, writer in self._writers.items():
             writer.close()
-            self._targets[split].unlink(missing_ok=True)
+            self._files[split].unlink(missing_ok=True)
 
     @property
-    def rows(self) -> dict[str, int]:
-        """How many rows were written to each split."""
-        return {split: writer.rows for split, writer in self._writers.items()}
+    def written(self) -> Written:
+        """What was written."""
+        return Written(
+            {split: writer.rows for split, writer in self._writers.items()},
+            {name: self._files[split] for split, name in self._targets.items()},
+        )
 
 
 def encoded(parts: Mapping[str, pa.RecordBatch], file_format: str) -> dict[str, Any]:
@@ -193,14 +236,6 @@ def encoded(parts: Mapping[str, pa.RecordBatch], file_format: str) -> dict[str, 
     if file_format == "parquet":
         return dict(parts)
     return {split: tfrecord.encode(part) for split, part in parts.items()}
-
-
-def rows_by_split(found: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Return the sums of rows by split."""
-    total: collections.Counter[str] = collections.Counter()
-    for each in found:
-        total.update(each)
-    return dict(total)
 
 
 def with_cuts(deal: Deal, files: Sequence[str]) -> Deal:
@@ -218,8 +253,9 @@ def with_cuts(deal: Deal, files: Sequence[str]) -> Deal:
 
 def save_strata(folder: Path, group: Group, found: Sequence[splits.Hashes]) -> str:
     """Save the strata and hashes of a group's rows; return the file."""
-    path = folder / f"strata-{group.number:05d}.npy"
-    np.save(path, np.concatenate([*found, np.zeros((0, 2), np.uint64)]))
+    path = name_to_try(folder / "strata")
+    with open(path, "wb") as file:
+        np.save(file, np.concatenate([*found, np.zeros((0, 2), np.uint64)]))
     return str(path)
 
 
@@ -227,22 +263,26 @@ class Quarantine:
     """Records that were set aside, as JSON lines; no file if there are none.
 
     Args:
-        deal: Whose folder they are kept in.
+        deal: Whose folder they are written to.
         group: The group that they are from.
     """
 
     def __init__(self, deal: Deal, group: Group) -> None:
         prefix = "" if group.split is None else f"{group.split}-"
         name = f"{prefix}lines-{group.number:05d}-of-{group.of:05d}.jsonl"
-        self._path = Path(deal.folder, "quarantine", name)
-        self._path.unlink(missing_ok=True)
+        self._name = f"quarantine/{name}"
+        self._path = name_to_try(Path(deal.folder, "quarantine"))
         self.lines = 0
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Where the file lies, by its name in the artifact."""
+        return {self._name: self._path} if self.lines else {}
 
     def add(self, lines: Sequence[BadLine]) -> None:
         """Set records aside."""
         if not lines:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with open(self._path, "a", encoding="utf-8") as file:
             for line in lines:
                 said = {

@@ -32,7 +32,7 @@ from penstock.components.base import LiveRows
 from penstock.components.columns import examples as columns
 from penstock.components.columns.examples import RowGroup, read_row_group
 from penstock.components.columns.forms import to_tfdv_form
-from penstock.components.validation.protos import write_binary
+from penstock.components.columns.whole import write_whole
 from penstock.schemas.errors import DataError
 
 EXACT_DISTINCT_VALUES = 16_384
@@ -415,7 +415,7 @@ def write_merged(
             f"Split '{split}' has {promised} rows by its files' footers, but "
             f"{described} were described. A file changed while it was read; run again."
         )
-    write_binary(statistics, files[split])
+    write_whole(files[split], statistics.SerializeToString(deterministic=True))
 
 
 def _not_described(split: str, error: Exception) -> DataError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -152,9 +153,13 @@ class StatisticsGen(Component):
         self.statistics.split_names = splits
         if "span" in self.examples.properties:
             self.statistics.properties["span"] = self.examples.properties["span"]
-        files = {split: self.statistics.file(split) for split in splits}
+        files = {split: context.temp_dir / split for split in splits}
         with context.beam_pipeline() as pipeline:
             write_statistics(pipeline, work, analysis, files, context.live_rows)
+        for split, file in files.items():
+            target = self.statistics.file(split)
+            target.parent.mkdir()
+            shutil.move(file, target)
         context.progress_in_all(sum(portion.rows for portion in work))
 
     def _check_features(self, columns: pa.Schema) -> None:

@@ -565,7 +565,9 @@ def test_a_beam_pipeline_runs_where_the_options_say(tmp_path: Path) -> None:
     )
     pipeline = context.beam_pipeline()
     assert type(pipeline.runner).__name__ == "FlinkRunner"
-    assert pipeline.options.get_all_options()["parallelism"] == 2
+    options = pipeline.options.get_all_options()
+    assert options["parallelism"] == 2
+    assert options["beam_plugins"] == ["penstock"]  # workers import it
 
 
 def test_rows_reach_the_display_from_inside_a_beam_step(tmp_path: Path) -> None:

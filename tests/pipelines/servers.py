@@ -28,7 +28,7 @@ KINDS = [
 ]
 """What a store can be, for fixtures and tests that are run with each."""
 
-USER = "penstock"
+USER = "tester"
 PASSWORD = "p w'\\\"@:/?#%&=é"
 """Has all that URLs, SQL and connection strings have a use for."""
 
@@ -49,6 +49,14 @@ def program(name: str, *folders: Path) -> Path:
     return Path(found)
 
 
+def temporary_folder() -> Path:
+    """Make a folder, in memory where there is room: a database is hundreds of files."""
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > 2 << 30
+    where = memory if has_room and os.access(memory, os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="penstock-stores-", dir=where))
+
+
 class Server(ABC):
     """A database server with a data folder of its own, on a free port of loopback."""
 
@@ -56,7 +64,7 @@ class Server(ABC):
     abruptly: signal.Signals
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="penstock-stores-"))
+        self.folder = temporary_folder()
         if os.geteuid() == 0:
             shutil.chown(self.folder, "nobody")
         with closing(socket.socket()) as free:
@@ -160,6 +168,8 @@ class PostgreSQL(Server):
             "port": self.port,
             "unix_socket_directories": self.folder,
             "fsync": "off",
+            # Nothing is left in /dev/shm, however it ends.
+            "dynamic_shared_memory_type": "mmap",
         }
         return unprivileged(
             *(program("postgres", *self.folders), "-D", self.folder / "data"),
@@ -252,7 +262,7 @@ class Grpc:
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="penstock-stores-"))
+        self.folder = temporary_folder()
         self.numbers = itertools.count()
         self.servers: list[Any] = []
 

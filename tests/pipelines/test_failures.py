@@ -379,7 +379,7 @@ class Record(Component):
             self.model.properties["value"] = values[self.what]
 
 
-@pytest.mark.parametrize("what", ["object", "nested", "huge"])
+@pytest.mark.parametrize("what", ["object", "nested"])
 def test_a_property_that_cannot_be_recorded_is_a_failure(
     tmp_path: Path, what: str
 ) -> None:
@@ -405,6 +405,7 @@ def test_a_typed_property_has_its_type(tmp_path: Path) -> None:
     ("what", "value"),
     [
         ("numpy", 3),
+        ("huge", 2**70),
         ("float32", 0.5),
         ("nan", "nan"),
         ("list", [1, {"a": "b"}]),

@@ -29,6 +29,7 @@ from penstock.schemas.artifacts import (
     PushedModel,
 )
 from penstock.schemas.errors import ComponentFailed, MetadataError, UnknownName
+from tests.pipelines.servers import KINDS
 from tests.pipelines.toys import Fit, Make, toy
 
 
@@ -48,24 +49,34 @@ class Write(Component):
         (self.ledger.path / "ledger.txt").write_text("x")
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def url(
+    request: pytest.FixtureRequest,
+    new_store: Callable[[str, Path], str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> str:
+    return new_store(request.param, tmp_path_factory.mktemp("store"))
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[RunResult]:
+def results(url: str, tmp_path_factory: pytest.TempPathFactory) -> list[RunResult]:
     root = tmp_path_factory.mktemp("root")
+
+    def ran(pipeline: Pipeline) -> RunResult:
+        return run(pipeline, root, store=url, runner=LocalRunner())
+
     make = Make(rows=9)
     other = Pipeline("other", [make, Write(examples=make.examples)])
-    made = [run(toy(rows=rows), root, runner=LocalRunner()) for rows in (1, 2, 3)]
-    made.append(run(other, root, runner=LocalRunner()))
+    made = [*(ran(toy(rows=rows)) for rows in (1, 2, 3)), ran(other)]
     with pytest.raises(ComponentFailed) as failed:
-        run(toy(rows=4, fail=True), root, runner=LocalRunner())
+        ran(toy(rows=4, fail=True))
     assert failed.value.result is not None
     return [*made, failed.value.result]
 
 
 @pytest.fixture
-def store(results: list[RunResult]) -> Store:
-    uri = results[0]["Make"].outputs["examples"].uri
-    root = Path(uri).parents[3]
-    return Store(f"sqlite:///{root / 'metadata.sqlite'}", create=False)
+def store(url: str, results: list[RunResult]) -> Store:
+    return Store(url, create=False)
 
 
 # What is found -------------------------------------------------------------------
@@ -180,8 +191,8 @@ def test_a_run_beyond_the_first_or_the_last_gets_a_sentence(
     )
 
 
-def test_several_artifacts_under_a_key_get_a_sentence(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
+def test_several_artifacts_under_a_key_get_a_sentence(store_url: str) -> None:
+    store = Store(store_url)
     store.begin_run("p", "r", {})
     two = [Examples("/1", digest="1"), Examples("/2", digest="2")]
     inputs = {"examples": two}
@@ -362,22 +373,29 @@ def test_spans_are_found_with_and_without_their_contexts(
         assert [each.id for each in lineage.of_span(store, "taxi", span)] == ids
 
 
-def test_a_span_is_found_in_every_pipeline_that_has_it(tmp_path: Path) -> None:
+def test_a_span_is_found_in_every_pipeline_that_has_it(
+    store_url: str, tmp_path: Path
+) -> None:
     first = Pipeline("first", [Make()])
-    run(first, tmp_path, runner=LocalRunner())
+    run(first, tmp_path, store=store_url, runner=LocalRunner())
     make = Make()
     second = Pipeline("second", [make, Fit(examples=make.examples)])
-    assert run(second, tmp_path, runner=LocalRunner())["Make"].state is State.CACHED
-    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+    assert (
+        run(second, tmp_path, store=store_url, runner=LocalRunner())["Make"].state
+        is State.CACHED
+    )
+    store = Store(store_url, create=False)
     (examples,) = store.artifacts(Examples)
     for pipeline in ("first", "second"):
         (found,) = lineage.of_span(store, pipeline, 7)
         assert found.id == examples.id
 
 
-def test_a_span_whose_files_are_deleted_is_found_all_the_same(tmp_path: Path) -> None:
-    run(toy(), tmp_path, runner=LocalRunner())
-    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+def test_a_span_whose_files_are_deleted_is_found_all_the_same(
+    store_url: str, tmp_path: Path
+) -> None:
+    run(toy(), tmp_path, store=store_url, runner=LocalRunner())
+    store = Store(store_url, create=False)
     (examples,) = store.artifacts(Examples)
     (proto,) = store._mlmd.get_artifacts_by_id([examples.id])
     proto.state = pb.Artifact.DELETED
@@ -387,9 +405,11 @@ def test_a_span_whose_files_are_deleted_is_found_all_the_same(tmp_path: Path) ->
     assert len(lineage.impact(store, found).models) == 1
 
 
-def test_a_span_that_was_never_read_gets_a_sentence(tmp_path: Path) -> None:
-    run(toy(), tmp_path, runner=LocalRunner())
-    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+def test_a_span_that_was_never_read_gets_a_sentence(
+    store_url: str, tmp_path: Path
+) -> None:
+    run(toy(), tmp_path, store=store_url, runner=LocalRunner())
+    store = Store(store_url, create=False)
     with pytest.raises(MetadataError) as raised:
         lineage.of_span(store, "toy", 8)
     assert str(raised.value) == (

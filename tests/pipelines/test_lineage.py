@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -193,14 +191,6 @@ class ForeignGraph(Graph):
         return list(ids)
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    with tempfile.TemporaryDirectory() as folder:
-        made = Store(f"sqlite:///{Path(folder) / 'metadata.sqlite'}")
-        made.begin_run("p", "r", {})
-        yield made
-
-
 @pytest.mark.parametrize("kind", [Graph, ForeignGraph])
 @settings(max_examples=40, deadline=None)
 @given(steps=STEPS)
@@ -335,12 +325,21 @@ def test_what_made_a_served_version(store_url: str, tmp_path: Path) -> None:
     assert lineage.sources(made) == made.of(ExternalArtifact) == ()
 
 
-def test_a_served_version_says_itself_which_run_pushed_it(tmp_path: Path) -> None:
+def test_a_served_version_says_itself_which_run_pushed_it(
+    store_url: str, tmp_path: Path
+) -> None:
     """Of two pushes to one place, after somebody emptied the directory."""
     serving = tmp_path / "serving"
-    first = run(toy(serving_dir=serving), tmp_path, runner=LocalRunner())
-    second = run(toy(rows=5, serving_dir=serving), tmp_path, runner=LocalRunner())
-    store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
+    first, second = (
+        run(
+            toy(rows=rows, serving_dir=serving),
+            tmp_path,
+            store=store_url,
+            runner=LocalRunner(),
+        )
+        for rows in (3, 5)
+    )
+    store = Store(store_url, create=False)
     ids = [each["Push"].outputs["pushed"].id for each in (first, second)]
     assert lineage.pushed(store, serving, 1).id == ids[1]
     model = first["Fit"].outputs["model"].path / "Format-Serving"

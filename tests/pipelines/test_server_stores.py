@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -604,6 +605,21 @@ def test_the_command_line_says_one_sentence_and_no_password(
     assert "does not let" in said.err
     assert len(said.err.strip().splitlines()) <= 6
     assert penstock("runs", "--store", server.new_store(), "--json").json == []
+
+
+# The guide -----------------------------------------------------------------------
+
+
+def test_the_guide_makes_databases_that_work(server: Server) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "lineage-stores.md"
+    sql = re.findall(r"^```sql\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    (mine,) = [
+        each for each in sql if ("utf8mb4" in each) is (server.scheme == "mysql")
+    ]
+    for statement in mine.split(";")[:-1]:
+        server.execute(statement.replace("'secret'", "'s3cret'"))
+    url = server.url("lineage", user="penstock", password="s3cret")
+    assert Store(url).runs() == []
 
 
 # As it was left ------------------------------------------------------------------

@@ -23,6 +23,7 @@ def test_every_exception_is_a_penstock_error() -> None:
         "PenstockError",
         "PipelineError",
         "ServingError",
+        "UnknownName",
     }
     assert all(issubclass(each, PenstockError) for each in raised)
 

@@ -24,6 +24,7 @@ from penstock.components.ingestion import (
     csv_files,
     inputs,
 )
+from penstock.components.ingestion.shards import NOTHING
 from penstock.schemas.artifacts import Examples
 from penstock.schemas.errors import DataError, PipelineError
 
@@ -423,7 +424,7 @@ def test_types_that_change_meanwhile_get_a_sentence(
     folder = folder_of(tmp_path, a_csv="a,b\n1,2\n")
 
     def never_fits(*_: Any) -> list[csv_files.Found]:
-        return [csv_files.Found(False, {}, {}, 0)]
+        return [csv_files.Found(False, {}, NOTHING, 0)]
 
     monkeypatch.setattr(csv_files, "over_groups", never_fits)
     monkeypatch.setattr(csv_files, "_widened", lambda reading, _: reading)

@@ -1,0 +1,5 @@
+"""Texts, beside the package."""
+
+
+def heading(answer):
+    return f"The check says {answer}."

@@ -1,0 +1,7 @@
+"""What a component is given by path."""
+
+from losses import loss
+
+
+def run_fn(rows):
+    return f"{loss(rows)}\n"

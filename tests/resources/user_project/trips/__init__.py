@@ -1,0 +1,3 @@
+"""Trips, step by step."""
+
+from .features import clean as clean

@@ -1,0 +1,5 @@
+"""Words, slowly."""
+
+
+def strip(word):
+    return word.strip()
