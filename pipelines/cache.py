@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.components.base import Component
+from penstock.pipelines.disk import to_lock
 from penstock.pipelines.fingerprint import Fingerprint
-from penstock.pipelines.locks import to_lock
 from penstock.pipelines.metadata import ExecutionRecord, State, Store
 from penstock.schemas.artifacts import Artifact
 from penstock.schemas.digests import folder_digest

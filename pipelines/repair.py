@@ -17,7 +17,7 @@ from pathlib import Path
 
 from penstock.pipelines.cache import remove_free_locks, why_broken
 from penstock.pipelines.commit import Commit, Places, written
-from penstock.pipelines.locks import to_lock
+from penstock.pipelines.disk import to_lock
 from penstock.pipelines.metadata import ExecutionRecord, RunState, State, Store
 from penstock.schemas.artifacts import PropertyValue
 from penstock.schemas.errors import PipelineError
