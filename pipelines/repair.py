@@ -17,7 +17,7 @@ from pathlib import Path
 
 from penstock.pipelines.cache import remove_free_locks, why_broken
 from penstock.pipelines.commit import Commit, Places, written
-from penstock.pipelines.disk import to_lock
+from penstock.pipelines.disk import sync, to_lock
 from penstock.pipelines.metadata import ExecutionRecord, RunState, State, Store
 from penstock.schemas.artifacts import PropertyValue
 from penstock.schemas.errors import PipelineError
@@ -36,6 +36,8 @@ def living(root: Path, run_id: str, store: Store) -> Iterator[Living]:
     with _locked(root / ".penstock" / "runs" / run_id):
         entry.parent.mkdir(exist_ok=True)
         entry.write_text(_name(store))  # under the lock: listed and free means dead
+        sync(entry)
+        sync(entry.parent)  # before the store hears of it, which survives a power cut
         run = Living()
         yield run
         if run.is_recorded:
