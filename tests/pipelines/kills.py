@@ -336,6 +336,8 @@ def _named(root: Path) -> Callable[[str], str]:
     """Return what gives the name that stands for a path in points."""
 
     def named(path: str) -> str:
+        # Whose turn it is at the store is a part of calling it.
+        path = path.replace(f"{root}/metadata.sqlite", "<store>")
         path = path.replace(str(root), "<root>")
         path = re.sub(r"[0-9a-f]{64}", "<sha256>", path)
         path = re.sub(r"\d{8}-\d{6}\.\d{6}", "<run>", path)
