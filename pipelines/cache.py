@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.components.base import Component
+from penstock.pipelines.disk import to_lock
 from penstock.pipelines.fingerprint import Fingerprint
 from penstock.pipelines.metadata import ExecutionRecord, State, Store
 from penstock.schemas.artifacts import Artifact
@@ -135,13 +136,17 @@ def only_one(
     folder = root / ".penstock" / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / fingerprint.digest.removeprefix("sha256:")
-    descriptor = _locked(path, check)
-    try:
-        yield
-    finally:
-        # Removed while it is held: who waits for it then finds that it is gone.
-        os.unlink(path)
-        os.close(descriptor)
+    while True:
+        with to_lock(path, os.O_RDWR | os.O_CREAT) as descriptor:
+            if _is_locked(descriptor, path):
+                try:
+                    yield
+                finally:
+                    # Removed while it is held: who waits then finds that it is gone.
+                    os.unlink(path)
+                return
+        check()
+        time.sleep(_POLL_SECONDS)
 
 
 def remove_free_locks(root: Path) -> None:
@@ -151,27 +156,15 @@ def remove_free_locks(root: Path) -> None:
         root: The folder that artifacts lie in.
     """
     for path in (root / ".penstock" / "locks").glob("*"):
-        with suppress(FileNotFoundError, BlockingIOError):
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    os.unlink(path)
-            finally:
-                os.close(descriptor)
+        with suppress(FileNotFoundError), to_lock(path) as descriptor:
+            if _is_locked(descriptor, path):
+                os.unlink(path)
 
 
-def _locked(path: Path, check: Callable[[], None]) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
-            os.close(descriptor)
-        except FileNotFoundError:
-            os.close(descriptor)
-        except BlockingIOError:
-            os.close(descriptor)
-            check()
-            time.sleep(_POLL_SECONDS)
+def _is_locked(descriptor: int, path: Path) -> bool:
+    """Lock a file if it is free; return whether it is, and still has its name."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):
+        return False

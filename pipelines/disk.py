@@ -1,9 +1,15 @@
-"""Writing through to the disk, so that what is recorded survives a power cut."""
+"""Writing through to the disk, so that what is recorded survives a power cut; locks."""
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_DESCRIPTORS: set[int] = set()
+_LOCK = threading.Lock()
 
 
 def sync_folder(folder: Path) -> None:
@@ -29,3 +35,45 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def to_lock(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Open a file or folder that is to be locked; closing it frees the lock.
+
+    The kernel frees a lock when the last process that has the descriptor is gone, and a
+    fork would have it: what a component forked and left behind would hold the locks of
+    a run that was killed.
+
+    Args:
+        path: The file or folder.
+        flags: As of `os.open`.
+
+    Yields:
+        The descriptor, which no child process has.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+    with _LOCK:
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
+        _DESCRIPTORS.add(descriptor)
+    try:
+        yield descriptor
+    finally:
+        with _LOCK:
+            if descriptor in _DESCRIPTORS:  # not in a fork
+                _DESCRIPTORS.remove(descriptor)
+                os.close(descriptor)
+
+
+def _forget() -> None:
+    for descriptor in _DESCRIPTORS:
+        os.close(descriptor)
+    _DESCRIPTORS.clear()
+    _LOCK.release()
+
+
+os.register_at_fork(
+    before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_forget
+)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from penstock.pipelines.cache import remove_free_locks, why_broken
 from penstock.pipelines.commit import Commit, Places, written
+from penstock.pipelines.disk import sync, to_lock
 from penstock.pipelines.metadata import ExecutionRecord, RunState, State, Store
 from penstock.schemas.artifacts import PropertyValue
 from penstock.schemas.errors import PipelineError
@@ -36,6 +36,8 @@ def living(root: Path, run_id: str, store: Store) -> Iterator[Living]:
     with _locked(root / ".penstock" / "runs" / run_id):
         entry.parent.mkdir(exist_ok=True)
         entry.write_text(_name(store))  # under the lock: listed and free means dead
+        sync(entry)
+        sync(entry.parent)  # before the store hears of it, which survives a power cut
         run = Living()
         yield run
         if run.is_recorded:
@@ -107,12 +109,9 @@ def _is_dead(root: Path, store: Store, entry: Path) -> bool:
 @contextmanager
 def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
     """Hold the lock of a folder, which the kernel frees when this process dies."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with to_lock(folder) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _listed(root: Path) -> Path:

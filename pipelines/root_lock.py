@@ -12,9 +12,10 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from penstock.pipelines.disk import to_lock
 from penstock.schemas.errors import PipelineError, quoted
 
 _POLL_SECONDS = 0.05
@@ -27,16 +28,13 @@ def in_use(root: Path) -> Iterator[None]:
     Args:
         root: Folder that artifacts lie in.
     """
-    descriptor = _opened(root)
-    try:
+    with _opened(root) as descriptor:
         if not _is_locked(descriptor, fcntl.LOCK_SH):
             logging.getLogger("penstock").warning(
                 "Waiting for 'penstock gc', which deletes below '%s'.", root
             )
             fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -50,8 +48,7 @@ def unused(root: Path, wait_seconds: float = 0.0) -> Iterator[None]:
     Raises:
         PipelineError: If it is in use for longer.
     """
-    descriptor = _opened(root)
-    try:
+    with _opened(root) as descriptor:
         ends = time.monotonic() + wait_seconds
         while not (_is_locked(descriptor, fcntl.LOCK_EX) and not runs_going_on(root)):
             # Not kept while waiting: a run that it kept waiting would never end.
@@ -60,8 +57,6 @@ def unused(root: Path, wait_seconds: float = 0.0) -> Iterator[None]:
                 raise _in_use(root)
             time.sleep(_POLL_SECONDS)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def runs_going_on(root: Path) -> list[str]:
@@ -92,16 +87,20 @@ def is_going_on(folder: Path) -> bool:
         os.close(descriptor)
 
 
-def _opened(root: Path) -> int:
+@contextmanager
+def _opened(root: Path) -> Iterator[int]:
     folder = root / ".penstock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder / "gc.lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise PipelineError(
-            f"Root '{root}' cannot be written: {error.strerror}: '{error.filename}'. "
-            "Choose a folder that you may write to."
-        ) from error
+    with ExitStack() as opened:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = to_lock(folder / "gc.lock", os.O_RDWR | os.O_CREAT)
+            descriptor = opened.enter_context(file)
+        except OSError as error:
+            raise PipelineError(
+                f"Root '{root}' cannot be written: {error.strerror}: "
+                f"'{error.filename}'. Choose a folder that you may write to."
+            ) from error
+        yield descriptor
 
 
 def _is_locked(descriptor: int, kind: int) -> bool:

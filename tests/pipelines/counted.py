@@ -84,6 +84,26 @@ class Apart(Component):
         _write(self.model, f"a model apart {self.salt}")
 
 
+class Daemon(Component):
+    """Fork a process that outlives this one by far."""
+
+    ledger: Path
+    model: Model = output()
+
+    def run(self, context: RunContext) -> None:
+        _count(self.ledger, self.name, context)
+        if not os.fork():
+            _count(self.ledger, self.name, context)
+            time.sleep(60)
+            os._exit(0)
+        _write(self.model, "a model")
+
+
+def daemon(ledger: Path, salt: str = "", seconds: float = 0.0) -> Pipeline:
+    """Return a pipeline that leaves a process behind."""
+    return Pipeline("daemon", [Daemon(ledger=ledger)])
+
+
 def pair(ledger: Path, salt: str = "", seconds: float = 0.0) -> Pipeline:
     """Return a pipeline with two outputs, and with retries."""
     halves = Halves(ledger=ledger, salt=salt, seconds=seconds)

@@ -33,7 +33,7 @@ from penstock.pipelines.code import Reader
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.runners import BeamDagRunner, LocalRunner, Runner
 from penstock.pipelines.selection import check_names
-from tests.pipelines.counted import apart, counted, pair
+from tests.pipelines.counted import apart, counted, daemon, pair
 from tests.pipelines.remains import (
     children,
     faults_at_rest,
@@ -243,12 +243,12 @@ class Site:
 
     def end(self, pid: int) -> Any:
         """Return what came of a run, its traceback, or None if it was killed."""
+        ended(pid)  # first: what it left behind may hold the pipe open
+        pipe = self._begun.pop(pid)
         try:
-            said = self._begun.pop(pid).recv()
+            return pipe.recv() if pipe.poll() else None
         except EOFError:
-            said = None
-        ended(pid)
-        return said
+            return None
 
     def _run(
         self,
@@ -336,6 +336,8 @@ def _named(root: Path) -> Callable[[str], str]:
     """Return what gives the name that stands for a path in points."""
 
     def named(path: str) -> str:
+        # Whose turn it is at the store is a part of calling it.
+        path = path.replace(f"{root}/metadata.sqlite", "<store>")
         path = path.replace(str(root), "<root>")
         path = re.sub(r"[0-9a-f]{64}", "<sha256>", path)
         path = re.sub(r"\d{8}-\d{6}\.\d{6}", "<run>", path)
@@ -409,6 +411,7 @@ SCENARIOS = {
         apart, _nothing, counts=r"<root>/apart|start penstock|Apart.log|commit"
     ),
     "whole": Scenario(counted, _nothing),
+    "daemon": Scenario(daemon, _nothing),
     "beam": Scenario(counted, _nothing, BeamDagRunner, modules=_FOR_BEAM),
     "taxi": Scenario(
         _taxi,

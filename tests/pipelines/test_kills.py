@@ -34,17 +34,21 @@ from tests.pipelines.remains import (
     lost,
     processes,
     records,
+    works,
 )
 
 # Kills lose no page cache, so memory shows as much as a disk, and shows it sooner.
 MEMORY = {"TMPDIR": "/dev/shm"} if os.access("/dev/shm", os.W_OK) else {}
 
 
+NOTE = "os.rename <root>/.penstock/runs/<run>/1.commit.partial 1"
+RENAME = "os.rename <root>/counted/Halves/examples/.<run>.partial 1"
+
 # Where a run dies whose store is not the next run's: at work, and in its commit.
 TWO_STORES = [
     "after Store.begin_execution 1",
-    "after os.rename <root>/.penstock/runs/<run>/1.commit.partial 1",
-    "after os.rename <root>/counted/Halves/examples/.<run>.partial 1",
+    f"after {NOTE}",
+    f"after {RENAME}",
     "after Store.complete_execution 1",
 ]
 
@@ -170,7 +174,7 @@ def test_two_identical_runs_at_once_run_once(site: Remote) -> None:
     [
         ("after open <root>/counted/Halves/statistics/.<run>.partial/deep/1 1", 2),
         # What it had written down is taken, and it is not run again.
-        ("after os.rename <root>/.penstock/runs/<run>/1.commit.partial 1", 1),
+        (f"after {NOTE}", 1),
         ("after os.rename <root>/counted/Halves/statistics/.<run>.partial 1", 1),
     ],
 )
@@ -251,6 +255,21 @@ def test_a_killed_run_is_resumed(site: Remote) -> None:
     assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
 
 
+def test_a_process_that_a_component_left_behind_holds_no_lock(site: Remote) -> None:
+    site("restore", "daemon")
+    run = site("begin", "daemon", point="before Store.complete_execution 1")
+    assert site("end", run) is None
+    wait_until(lambda: len(processes(site.ledger)) == 2)
+    (left,) = [each for each in processes(site.ledger) if works(each)]
+    try:
+        assert list(site("run", "daemon")) == ["Daemon.model"]
+        assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
+        # What it had written down was adopted, and it was not run again.
+        assert len(processes(site.ledger)) == 2
+    finally:
+        os.kill(left, signal.SIGKILL)
+
+
 def test_a_store_is_known_by_what_it_holds(site: Remote) -> None:
     whole = site("reference", "first")
     site("restore", "first")
@@ -276,6 +295,25 @@ def test_what_cannot_be_recorded_is_given_up(site: Remote) -> None:
     note.write_text(json.dumps(data))
     assert site("run", "first") == whole
     assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
+
+
+def test_what_repair_needs_is_on_the_disk_before_the_store_hears_of_it(
+    site: Remote,
+) -> None:
+    """A power cut takes what was not written through; no kill shows that."""
+    points = site("points", "first")
+    for synced, told in (
+        ("<root>/.penstock/live/<run> 1", "Store.begin_run 1"),
+        ("<root>/.penstock/live 1", "Store.begin_run 1"),
+        ("<root>/counted/Halves/examples/.<run>.partial/deep/1 1", NOTE),
+        ("<root>/counted/Halves/examples/.<run>.partial/deep 1", NOTE),
+        ("<root>/counted/Halves/statistics/.<run>.partial 1", NOTE),
+        ("<root>/.penstock/runs/<run>/1.commit.partial 1", NOTE),
+        ("<root>/.penstock/runs/<run> 1", RENAME),
+        ("<root>/counted/Halves/examples 1", "Store.complete_execution 1"),
+        ("<root>/counted/Halves/statistics 1", "Store.complete_execution 1"),
+    ):
+        assert points.index(f"after os.fsync {synced}") < points.index(f"before {told}")
 
 
 def test_a_note_that_cannot_be_read_gets_a_sentence(site: Remote) -> None:
@@ -306,8 +344,7 @@ def test_a_repair_that_may_not_write_gets_a_sentence(site: Remote) -> None:
 def test_what_was_done_since_a_run_began_is_taken(site: Remote) -> None:
     whole = site("reference", "first")
     site("restore", "first")
-    note = "after os.rename <root>/.penstock/runs/<run>/1.commit.partial 1"
-    killed = site("begin", "first", seconds=0.5, point=note)
+    killed = site("begin", "first", seconds=0.5, point=f"after {NOTE}")
     run = site("begin", "first", seconds=0.5, careless="slow start")
     assert [site("end", killed), site("end", run)] == [None, whole]
     assert faults_at_rest(site.root, site.root / "metadata.sqlite") == []
@@ -318,8 +355,7 @@ def test_what_was_done_since_a_run_began_is_taken(site: Remote) -> None:
 def left_note(site: Remote) -> Path:
     """Leave a run that was killed right after it wrote its first commit down."""
     site("restore", "first")
-    note = "after os.rename <root>/.penstock/runs/<run>/1.commit.partial 1"
-    site("leave_killed", "first", note)
+    site("leave_killed", "first", f"after {NOTE}")
     (found,) = site.root.glob(".penstock/runs/*/1.commit.json")
     return found
 
