@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from penstock.schemas.errors import PipelineError
 
 _DESCRIPTORS: set[int] = set()
 _LOCK = threading.Lock()
@@ -35,6 +38,31 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def writing_below(root: str | Path) -> Iterator[None]:
+    """Turn what keeps penstock from writing below a root into a sentence.
+
+    Args:
+        root: Folder that artifacts lie in, as the user named it.
+
+    Raises:
+        PipelineError: Instead of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f": '{error.filename}'" if error.filename else ""  # fsync names none
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = (
+            "Free some space and run again."
+            if is_full
+            else "Choose a folder that you may write to."
+        )
+        raise PipelineError(
+            f"Root '{root}' cannot be written: {error.strerror}{where}. {remedy}"
+        ) from error
 
 
 @contextmanager

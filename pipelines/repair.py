@@ -17,7 +17,7 @@ from pathlib import Path
 
 from penstock.pipelines.cache import remove_free_locks, why_broken
 from penstock.pipelines.commit import Commit, Places, written
-from penstock.pipelines.disk import sync, to_lock
+from penstock.pipelines.disk import sync, to_lock, writing_below
 from penstock.pipelines.metadata import ExecutionRecord, RunState, State, Store
 from penstock.schemas.artifacts import PropertyValue
 from penstock.schemas.errors import PipelineError
@@ -31,13 +31,19 @@ def living(root: Path, run_id: str, store: Store) -> Iterator[Living]:
         root: The folder that artifacts lie in.
         run_id: Id of the run, whose folder exists.
         store: The lineage store that the run is recorded in.
+
+    Raises:
+        PipelineError: If the run cannot be listed.
     """
     entry = _listed(root) / run_id
     with _locked(root / ".penstock" / "runs" / run_id):
-        entry.parent.mkdir(exist_ok=True)
-        entry.write_text(_name(store))  # under the lock: listed and free means dead
-        sync(entry)
-        sync(entry.parent)  # before the store hears of it, which survives a power cut
+        with writing_below(root):
+            entry.parent.mkdir(exist_ok=True)
+            entry.write_text(_name(store))  # under the lock: listed and free means dead
+            sync(entry)
+            sync(
+                entry.parent
+            )  # before the store hears of it, which outlives a power cut
         run = Living()
         yield run
         if run.is_recorded:

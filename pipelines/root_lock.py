@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from penstock.pipelines.disk import to_lock
+from penstock.pipelines.disk import to_lock, writing_below
 from penstock.schemas.errors import PipelineError, quoted
 
 _POLL_SECONDS = 0.05
@@ -91,15 +91,10 @@ def is_going_on(folder: Path) -> bool:
 def _opened(root: Path) -> Iterator[int]:
     folder = root / ".penstock"
     with ExitStack() as opened:
-        try:
+        with writing_below(root):
             folder.mkdir(parents=True, exist_ok=True)
             file = to_lock(folder / "gc.lock", os.O_RDWR | os.O_CREAT)
             descriptor = opened.enter_context(file)
-        except OSError as error:
-            raise PipelineError(
-                f"Root '{root}' cannot be written: {error.strerror}: "
-                f"'{error.filename}'. Choose a folder that you may write to."
-            ) from error
         yield descriptor
 
 

@@ -8,6 +8,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from penstock.components.base import Promise
 from penstock.pipelines import logs
 from penstock.pipelines.code import Code, Reader
+from penstock.pipelines.disk import writing_below
 from penstock.pipelines.execution import ActiveRun, Execution
 from penstock.pipelines.loaded import check_loaded
 from penstock.pipelines.metadata import RunState, State, Store, recorded
@@ -175,7 +177,8 @@ def run(
         )
         with living(folder, run_id, opened) as alive:
             for code in {each.digest: each for each in codes.values()}.values():
-                code.keep(folder, active.folder)
+                with writing_below(root):
+                    code.keep(folder, active.folder)
             started = datetime.now(timezone.utc)
             given = {
                 f"parameter_{key}": each for key, each in (parameters or {}).items()
@@ -318,16 +321,11 @@ def usable_root(root: str | Path) -> Path:
             "folders, which only a local file system can: name a local folder."
         )
     folder = Path(root).absolute()
-    try:
+    with writing_below(root):
         runs = folder / ".penstock" / "runs"
         runs.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=runs):  # it has no name to be left behind
             pass
-    except OSError as error:
-        raise PipelineError(
-            f"Root '{root}' cannot be written: {error.strerror}: '{error.filename}'. "
-            "Choose a folder that you may write to."
-        ) from error
     return folder
 
 
@@ -335,8 +333,6 @@ def _new_run_id(root: Path) -> str:
     """Make a run id that no other run has, with the run's own folder."""
     while True:
         run_id = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S.%f")
-        try:
+        with writing_below(root), suppress(FileExistsError):
             (root / ".penstock" / "runs" / run_id).mkdir()
-        except FileExistsError:
-            continue
-        return run_id
+            return run_id

@@ -15,12 +15,18 @@ from typing import Any, ClassVar
 import pytest
 
 from penstock.components.base import Component, Options, RunContext, output
+from penstock.pipelines.execution import Execution
 from penstock.pipelines.metadata import State, Store
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.artifacts import Examples, Model
-from penstock.schemas.errors import ComponentFailed, DataError, MetadataError
+from penstock.schemas.errors import (
+    ComponentFailed,
+    DataError,
+    MetadataError,
+    PipelineError,
+)
 from tests.pipelines.toys import Fail, Fit, IsolatedFail, Make, Refuse
 
 OLD_ENVIRONMENT = {
@@ -217,9 +223,11 @@ def test_a_disk_that_fills_up_during_commit_leaves_nothing(
     def fails(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
 
-    monkeypatch.setattr(os, call, fails)
+    def begins(execution: Execution) -> None:
+        monkeypatch.setattr(os, call, fails)
+
     with pytest.raises(ComponentFailed) as raised:
-        run(Pipeline("p", [Make()]), tmp_path, runner=LocalRunner())
+        run(Pipeline("p", [Make()]), tmp_path, runner=LocalRunner(), on_change=begins)
     monkeypatch.undo()
     assert str(raised.value) == (
         "'Make' failed: the disk of '/somewhere' is full. Free some space and run "
@@ -228,6 +236,24 @@ def test_a_disk_that_fills_up_during_commit_leaves_nothing(
     assert not left_behind(tmp_path)
     store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}", create=False)
     assert store.artifacts() == []
+
+
+def test_a_disk_that_is_full_when_a_run_begins_gets_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(PipelineError) as raised:
+        run(Pipeline("p", [Make()]), tmp_path, runner=LocalRunner())
+    monkeypatch.undo()
+    assert str(raised.value) == (
+        f"Root '{tmp_path}' cannot be written: No space left on device. Free some "
+        "space and run again."
+    )
+    assert run(Pipeline("p", [Make()]), tmp_path, runner=LocalRunner())
+    assert len(Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}").runs()) == 1
 
 
 def test_a_store_that_fails_during_commit_leaves_nothing(
