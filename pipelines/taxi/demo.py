@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, get_args
 
 import typer
 
-from penstock import __main__ as command
+from penstock.commands.lineage import lineage
+from penstock.commands.running import run
+from penstock.commands.terminal import DONE, ERROR
 from penstock.pipelines.run import DEFAULT_ROOT
 from penstock.pipelines.taxi.trips import Fault, write_trips
 from penstock.schemas.errors import PenstockError
@@ -55,15 +57,15 @@ def demo(
         data = _generated(console, root, rows, fault)
     given = [f"data={data}", f"serving_dir={serving_dir}"]
     _show(console, "run", _PIPELINE, *_params(given), "--root", str(root))
-    code = _exit_code(lambda: command.run(_PIPELINE, root=root, param=given))
-    if code != command.DONE:
+    code = _exit_code(lambda: run(_PIPELINE, root=root, param=given))
+    if code != DONE:
         return code
 
     from penstock.components.serving.version_dir import versions
 
     newest = str(serving_dir / str(versions(serving_dir)[-1].number))
     _show(console, "lineage", newest, "--root", str(root))
-    command.lineage(newest, root=root)
+    lineage(newest, root=root)
     console.print("\n[bold]Try next[/]")
     python = shlex.quote(os.path.relpath(sys.executable))
     slices = ["--label", "big_tipper", "--model", newest, "--slice", "company"]
@@ -113,7 +115,7 @@ def _exit_code(verb: Callable[[], None]) -> int:
         verb()
     except typer.Exit as ended:
         return ended.exit_code
-    return command.DONE
+    return DONE
 
 
 def _console() -> Console:
@@ -165,7 +167,7 @@ if __name__ == "__main__":
         code = main()
     except PenstockError as error:
         print(error, file=sys.stderr)
-        code = command.ERROR
+        code = ERROR
     sys.stdout.flush()
     sys.stderr.flush()
     # At its end TensorFlow prints tracebacks of models that it tears down too late.
