@@ -11,7 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import overload
 
-from penstock.pipelines.metadata import ExecutionRecord, RunRecord, RunState, Store
+from penstock.pipelines.metadata import (
+    ExecutionRecord,
+    RunRecord,
+    RunState,
+    StoreReader,
+)
 from penstock.schemas.errors import UnknownName, did_you_mean, quoted
 
 
@@ -22,7 +27,7 @@ class Pipelines(Mapping[str, "PipelineRecord"]):
         store: The lineage store.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: StoreReader) -> None:
         self._store = store
 
     def __getitem__(self, name: str) -> PipelineRecord:
@@ -57,7 +62,7 @@ class PipelineRecord:
         name: Its name.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: StoreReader, name: str) -> None:
         self.name = name
         self.runs = Runs(store, name)
 
@@ -76,7 +81,7 @@ class Runs(Sequence["Run"]):
         pipeline: Name of the pipeline.
     """
 
-    def __init__(self, store: Store, pipeline: str) -> None:
+    def __init__(self, store: StoreReader, pipeline: str) -> None:
         self._store = store
         self._pipeline = pipeline
 
@@ -125,7 +130,7 @@ class Run(Mapping[str, ExecutionRecord]):
         record: What the store says of the run itself.
     """
 
-    def __init__(self, store: Store, record: RunRecord) -> None:
+    def __init__(self, store: StoreReader, record: RunRecord) -> None:
         self._store = store
         self.record = record
 

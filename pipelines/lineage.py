@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from penstock.pipelines.metadata import ExecutionRecord, Store
+from penstock.pipelines.metadata import ExecutionRecord, Store, StoreReader
 from penstock.schemas.artifacts import (
     Artifact,
     Examples,
@@ -49,7 +49,7 @@ class Lineage:
         )
 
 
-def upstream(store: Store, artifact: Artifact) -> Lineage:
+def upstream(store: StoreReader, artifact: Artifact) -> Lineage:
     """Return all that an artifact came from.
 
     What cached executions stand for came from what first wrote it, and from nothing
@@ -69,7 +69,7 @@ def upstream(store: Store, artifact: Artifact) -> Lineage:
     return _walk(store, [artifact], writers, lambda execution: execution.inputs)
 
 
-def downstream(store: Store, artifact: Artifact) -> Lineage:
+def downstream(store: StoreReader, artifact: Artifact) -> Lineage:
     """Return all that came from an artifact: what has something of it inside.
 
     A verdict is reached and not walked on from, unless it is what was asked about: what
@@ -86,7 +86,7 @@ def downstream(store: Store, artifact: Artifact) -> Lineage:
     return _descent(store, [artifact])
 
 
-def _descent(store: Store, starts: Sequence[Artifact]) -> Lineage:
+def _descent(store: StoreReader, starts: Sequence[Artifact]) -> Lineage:
     judged = {each.id for each in starts}
 
     def readers(front: list[Artifact]) -> set[int]:
@@ -103,7 +103,7 @@ def _descent(store: Store, starts: Sequence[Artifact]) -> Lineage:
 
 
 def _walk(
-    store: Store,
+    store: StoreReader,
     starts: Sequence[Artifact],
     next_executions: Callable[[list[Artifact]], set[int]],
     next_artifacts: Callable[[ExecutionRecord], Mapping[str, tuple[Artifact, ...]]],

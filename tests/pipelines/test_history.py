@@ -368,7 +368,7 @@ def test_spans_are_found_with_and_without_their_contexts(
     }
     assert sorted(id for ids in spans.values() for id in ids if id) == history.spans
     # As if TFX had written the pipeline.
-    monkeypatch.setattr("penstock.pipelines.metadata._SPANS", "nothing")
+    monkeypatch.setattr("penstock.pipelines.metadata.recent.SPANS", "nothing")
     for span, ids in spans.items():
         assert [each.id for each in lineage.of_span(store, "taxi", span)] == ids
 

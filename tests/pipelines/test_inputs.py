@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.components.base import Component, RunContext, output
-from penstock.pipelines import metadata, overrides
+from penstock.pipelines import overrides
 from penstock.pipelines.inputs import (
     Import,
     Latest,
@@ -28,7 +28,7 @@ from penstock.pipelines.inputs import (
     Where,
     resolver_of,
 )
-from penstock.pipelines.metadata import ExecutionRecord, State, Store
+from penstock.pipelines.metadata import ExecutionRecord, State, Store, recent, values
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.run import RunResult, run
 from penstock.pipelines.runners import LocalRunner
@@ -1067,13 +1067,13 @@ STEPS = st.lists(
 @settings(max_examples=80, deadline=None)
 @given(STEPS, st.sampled_from([1, 5, 2_048]))
 def test_what_is_found_is_what_a_look_at_everything_finds(
-    steps: list[tuple[str, str, str, int]], recent: int
+    steps: list[tuple[str, str, str, int]], many: int
 ) -> None:
     """With pages of any size: what is not among the last is found all the same."""
     history = History()
     for step in steps:
         history.do(*step)
-    before, metadata._RECENT = metadata._RECENT, recent
+    before, recent._RECENT = recent._RECENT, many
     try:
         for component in ("", "a"):
             for kind in (Model, Examples, ModelBlessing):
@@ -1105,7 +1105,7 @@ def test_what_is_found_is_what_a_look_at_everything_finds(
             found = found_by(history.store, promise)
             assert numbers(found) == [best[span][1] for span in spans[-count:]]
     finally:
-        metadata._RECENT = before
+        recent._RECENT = before
 
 
 KINDS = (Examples, Model, ModelEvaluation, ModelBlessing)
@@ -1145,7 +1145,7 @@ def write_runs(store: Store, count: int) -> None:
 def _event(kind: int, artifact_id: int, execution_id: int) -> Any:
     from ml_metadata.proto import metadata_store_pb2 as pb
 
-    event = metadata._event(pb, kind, [("model", 0)], artifact_id)
+    event = values.new_event(pb, kind, [("model", 0)], artifact_id)
     event.execution_id = execution_id
     return event
 
@@ -1222,7 +1222,7 @@ def test_a_new_pipeline_in_an_old_store_pays_for_what_is_recent() -> None:
     store._mlmd = counting = Counting(store._mlmd)
     assert found_by(store, LatestBlessed(), "new") is None
     assert found_by(store, Latest(Model), "new") is None
-    assert counting.rows < 2.5 * metadata._RECENT
+    assert counting.rows < 2.5 * recent._RECENT
 
 
 def test_a_pipeline_that_is_unknown_has_nothing(tmp_path: Path) -> None:

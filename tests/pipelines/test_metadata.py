@@ -15,9 +15,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from penstock.pipelines import metadata
 from penstock.pipelines.logins import Login
-from penstock.pipelines.metadata import RunState, State, Store, recorded, traceback_tail
+from penstock.pipelines.metadata import (
+    RunState,
+    State,
+    Store,
+    connection,
+    recorded,
+    traceback_tail,
+)
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.artifacts import Artifact, Examples, ExternalArtifact, Model
@@ -60,7 +66,7 @@ def test_a_relative_sqlite_url_has_three_slashes(
 
 
 def test_servers_are_described_by_urls() -> None:
-    config, login = metadata._connection(
+    config, login = connection.connection(
         "mysql://me:p%40ss@db.example:3307/lin%60eage", create=True
     )
     mysql = config.mysql
@@ -72,10 +78,10 @@ def test_servers_are_described_by_urls() -> None:
         *("mysql", "db.example", 3307, "me", "p@ss", "lin`eage"),
     )
     assert "p@ss" not in repr(login)
-    mysql = metadata._connection("mysql://me@db.example/lineage", create=True)[0].mysql
+    mysql = connection.connection("mysql://me@db.example/lineage", create=True)[0].mysql
     assert (mysql.port, mysql.password) == (3306, "")
     for scheme in ("postgresql", "postgres"):
-        config, login = metadata._connection(
+        config, login = connection.connection(
             f"{scheme}://me:s%27cr%5Cet@db.example:5433/Line-age", create=True
         )
         postgres = config.postgresql
@@ -85,7 +91,7 @@ def test_servers_are_described_by_urls() -> None:
         assert login == Login(
             *("postgresql", "db.example", 5433, "me", "s'cr\\et", "Line-age"),
         )
-    config, login = metadata._connection("grpc://db.example:8080", create=True)
+    config, login = connection.connection("grpc://db.example:8080", create=True)
     assert type(config).__name__ == "MetadataStoreClientConfig"
     assert (config.host, config.port) == ("db.example", 8080)
     assert login == Login("grpc", "db.example", 8080)

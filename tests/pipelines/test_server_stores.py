@@ -20,9 +20,9 @@ from ml_metadata.metadata_store import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from penstock.components.base import Component, RunContext, output
-from penstock.pipelines import logins, metadata, overrides
+from penstock.pipelines import logins, overrides
 from penstock.pipelines.inputs import LatestBlessed
-from penstock.pipelines.metadata import RunState, State, Store
+from penstock.pipelines.metadata import RunState, State, Store, connection
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
@@ -231,13 +231,13 @@ def test_a_store_that_others_make_ready_for_too_long_gets_a_sentence(
 ) -> None:
     monkeypatch.setattr(logins, "_LOCK_SECONDS", 1)
     url = server.new_store()
-    with logins.alone(metadata._server(url)):
+    with logins.alone(connection.server(url)):
         assert text_of(url) == (
             f"The lineage store '{shown(url)}' is being made ready by another process "
             "for more than 1 s. Wait for that process and run again."
         )
     # Only those who make the same one wait.
-    with logins.alone(metadata._server(server.new_store())):
+    with logins.alone(connection.server(server.new_store())):
         assert Store(url).runs() == []
 
 
