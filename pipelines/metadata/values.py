@@ -109,9 +109,11 @@ def _wrap(slot: metadata_store_pb2.Value, value: dict[str, Any]) -> None:
 def _is_kept(value: float) -> bool:
     """Whether a number is the same after ml_metadata has written it into SQL.
 
-    It writes six decimals (std::to_string), SQLite gives back fifteen digits, and
-    MySQL takes no more than 65.
+    It writes six decimals (std::to_string), SQLite gives back fifteen digits and no
+    negative zero, and MySQL takes no more than 65.
     """
+    if value == 0.0:
+        return math.copysign(1.0, value) > 0.0
     return abs(value) < 1e15 and float(f"{float(f'{value:f}'):.15g}") == value
 
 
