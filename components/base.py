@@ -455,14 +455,28 @@ class Component(_Declared):
         """
 
     def external_inputs(self) -> tuple[ExternalArtifact, ...]:
-        """Find what `run` will read from outside the pipeline; override if it does.
+        """Find what `run` will read from outside the pipeline.
 
-        Called before `run`, so that even a failed execution records what it read.
+        The files that parameters name as a `Path`, alone or in lists, unless they are
+        declared with `field(counts=False)`. Override it if `run` reads anything else,
+        such as a folder: `return (ExternalArtifact.of(self.folder),)`.
+
+        Called before `run`, so that even a failed execution records what it read, and
+        so that other contents ask for another execution.
 
         Returns:
-            One artifact per pattern, with the digest of what it matches.
+            One artifact per file, folder or pattern, with the digest of its bytes.
         """
-        return ()
+        declaration = declared(type(self))
+        named = (
+            each
+            for name, value in self.parameters.items()
+            if declaration.counts(name)
+            for each in (value if isinstance(value, tuple) else (value,))
+            if isinstance(each, Path)
+        )
+        files = dict.fromkeys(each for each in named if each.is_file())
+        return tuple(map(ExternalArtifact.of, files))
 
     def called_code(self) -> tuple[tuple[Path | str, str], ...]:
         """Say what code `run` calls by a name or a path; override if it does.

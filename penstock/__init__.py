@@ -7,6 +7,7 @@ Importing this loads neither TensorFlow nor Beam.
 from penstock.components.base import (
     Component,
     Options,
+    Retries,
     RunContext,
     field,
     output,
@@ -49,6 +50,7 @@ __all__ = [
     "Pipeline",
     "PipelineError",
     "Resolve",
+    "Retries",
     "RunContext",
     "RunResult",
     "RunState",

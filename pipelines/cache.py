@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -136,6 +137,7 @@ def only_one(
     folder = root / ".penstock" / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / fingerprint.digest.removeprefix("sha256:")
+    is_told = False
     while True:
         with to_lock(path, os.O_RDWR | os.O_CREAT) as descriptor:
             if _is_locked(descriptor, path):
@@ -145,6 +147,11 @@ def only_one(
                     # Removed while it is held: who waits then finds that it is gone.
                     os.unlink(path)
                 return
+        if not is_told:
+            logging.getLogger("penstock").info(
+                "Waiting for another execution of the same content, to take its outputs"
+            )
+            is_told = True
         check()
         time.sleep(_POLL_SECONDS)
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.components.base import Canceled, Component, RunContext
+from penstock.pipelines.failures import place_of
 from penstock.pipelines.logs import LINE
 from penstock.schemas.errors import PenstockError, PipelineError
 
@@ -171,9 +172,8 @@ def run_in_child(
         raise Canceled
     if timed_out:
         raise PipelineError(
-            f"'{live.name}' ran longer than its timeout of {limit:g} s and was "
-            "stopped. Allow more with options=Options(timeout_seconds=...), or give it "
-            "less to do."
+            f"It ran longer than its timeout of {limit:g} s and was stopped. Allow "
+            "more with options=Options(timeout_seconds=...), or give it less to do."
         )
     if not (folder / _RESPONSE).exists():
         raise ChildFailed(
@@ -343,13 +343,7 @@ def _carried(raised: BaseException) -> PenstockError | ChildFailed:
         with suppress(Exception):  # a user's subclass may not survive pickling
             pickle.loads(pickle.dumps(raised))
             return raised
-    frames = [
-        frame
-        for frame in traceback.extract_tb(raised.__traceback__)
-        if "site-packages" not in frame.filename
-    ]
-    last = frames[-1]
-    place = f"{last.name} ({Path(last.filename).name}, line {last.lineno})"
+    place = place_of(raised.__traceback__)
     text = "".join(traceback.format_exception(raised))
     failed = ChildFailed(type(raised).__name__, str(raised), place, text)
     failed.type_names = tuple(

@@ -25,7 +25,6 @@ import itertools
 import json
 import os
 import sys
-import sysconfig
 import types
 import uuid
 import warnings
@@ -36,6 +35,7 @@ from typing import Any
 
 from penstock.components.base import Component, frozen
 from penstock.pipelines.encoding import text_of
+from penstock.pipelines.failures import is_installed
 from penstock.pipelines.session import session_text
 from penstock.pipelines.syntax import (
     LOOSE,
@@ -211,7 +211,7 @@ def _users_modules() -> Iterator[str]:
             isinstance(path, str)
             and path.endswith(".py")
             and not _is_ours(_real_name(name, module))
-            and not _is_installed(path)
+            and not is_installed(path)
             and os.path.exists(path)
         ):
             yield name
@@ -235,7 +235,7 @@ def _bases(owner: type) -> Iterator[type]:
     yield owner
     for each in owner.__mro__[1:]:
         path = getattr(sys.modules.get(each.__module__), "__file__", None) or ""
-        if not _is_ours(each.__module__) and path and not _is_installed(path):
+        if not _is_ours(each.__module__) and path and not is_installed(path):
             yield each
 
 
@@ -441,7 +441,7 @@ class _Places:
             return None
         folders = list(spec.submodule_search_locations or ())
         where = spec.origin or (folders[0] if folders else "")
-        if top not in self._always and _is_installed(where):
+        if top not in self._always and is_installed(where):
             return None
         if folders:
             return folders
@@ -453,20 +453,6 @@ def _spec(top: str) -> importlib.machinery.ModuleSpec | None:
         return importlib.util.find_spec(top)  # imports nothing: the name has no dot
     except (ImportError, ValueError):
         return None
-
-
-@lru_cache(maxsize=4096)
-def _is_installed(path: str) -> bool:
-    real = os.path.realpath(path)
-    parts = Path(real).parts
-    return (
-        "site-packages" in parts
-        or "dist-packages" in parts
-        or any(
-            real.startswith(os.path.realpath(sysconfig.get_path(each)) + os.sep)
-            for each in ("stdlib", "platstdlib")
-        )
-    )
 
 
 # --- from name to name ----------------------------------------------------------------

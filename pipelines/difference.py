@@ -73,8 +73,8 @@ class Difference:
 def difference(store: Store, before: str, after: str) -> Difference:
     """Return in what two runs differ.
 
-    Components are the same if their names are. Of one that only one of the runs has,
-    the states say that, and nothing else is said.
+    Components are the same if their names are. Of one that only one of the runs has, or
+    that one of them skipped, the states say that, and nothing else is said.
 
     Args:
         store: The lineage store.
@@ -92,6 +92,7 @@ def difference(store: Store, before: str, after: str) -> Difference:
             change
             for name in olds
             if name in news
+            and State.SKIPPED not in (olds[name].state, news[name].state)
             for change in _changes(name, of(olds[name]), of(news[name]))
         )
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import errno
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +28,7 @@ from penstock.pipelines.code import Code
 from penstock.pipelines.commit import Commit, Places
 from penstock.pipelines.disk import sync_folder
 from penstock.pipelines.encoding import encoded
+from penstock.pipelines.failures import sentence_of
 from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
 from penstock.pipelines.inputs import resolvers_of
 from penstock.pipelines.metadata import State, Store, traceback_tail
@@ -410,7 +409,7 @@ def _wait_to_retry(
         execution.attempts,
         live.name,
         seconds,
-        _sentence(live, error),
+        sentence_of(live, error),
     )
     if run.canceled.wait(seconds):
         raise Canceled
@@ -473,7 +472,7 @@ def _record_failed(
     started: float,
 ) -> None:
     """Record why a component failed, and keep the failure for the run to raise."""
-    message = _sentence(component, error)
+    message = sentence_of(component, error, execution.attempts)
     told_by_child = getattr(error, "traceback_text", "")
     text = told_by_child or "".join(traceback.format_exception(error))
     kind = getattr(error, "type_name", "") or type(error).__name__
@@ -498,34 +497,6 @@ def _record_failed(
         run.store.end_execution(execution.id, State.FAILED, properties)
     except PenstockError as unrecorded:
         execution.reason = f"{message} It could not be recorded: {unrecorded}"
-
-
-def _sentence(component: Component, error: BaseException) -> str:
-    if isinstance(error, PenstockError):
-        # Beam appends the label of its transform to whatever a worker raises.
-        text = re.sub(r" \[while running '.*'\]$", "", str(error))
-        return f"'{component.name}' failed: {text}"
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        filename = getattr(error, "filename", None)
-        where = f" of '{filename}'" if filename else ""
-        return (
-            f"'{component.name}' failed: the disk{where} is full. Free some space and "
-            "run again; nothing half-written is left."
-        )
-    kind = getattr(error, "type_name", "") or type(error).__name__
-    text = getattr(error, "message_text", "") or str(error)
-    place = getattr(error, "place", "") or _place(error)
-    return f"'{component.name}' failed in {place}: {kind}: {text}"
-
-
-def _place(error: BaseException) -> str:
-    """Return where the user's code raised, or else where anything did."""
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames:
-        return "an unknown place"
-    ours = [frame for frame in frames if "site-packages" not in frame.filename]
-    last = (ours or frames)[-1]
-    return f"{last.name} ({Path(last.filename).name}, line {last.lineno})"
 
 
 @contextmanager

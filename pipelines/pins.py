@@ -61,7 +61,8 @@ def pin(store: Store, artifact: Artifact, reason: str) -> Pin:
 
     Raises:
         PipelineError: If the reason is empty.
-        MetadataError: If it is pinned already, deleted, or nothing that penstock made.
+        MetadataError: If it is pinned already, deleted, gone, or nothing that penstock
+            made.
     """
     assert artifact.id is not None
     subject = f"{artifact.TYPE_NAME} {artifact.id}"
@@ -74,6 +75,11 @@ def pin(store: Store, artifact: Artifact, reason: str) -> Pin:
         raise MetadataError(
             f"{subject} was deleted by 'penstock gc', so there is nothing to keep. Run "
             "its pipeline to make it again."
+        )
+    if "://" not in artifact.uri and not artifact.path.exists():
+        raise MetadataError(
+            f"{subject} is gone from '{artifact.uri}', so there is nothing to keep. "
+            "Run its pipeline to make it again."
         )
     standing = pins(store).get(artifact.id)
     if standing is not None:

@@ -43,6 +43,12 @@ class Pipeline:
         on_exit: Sequence[Hook] = (),
     ) -> None:
         self.name = name
+        for what, given in (("components", components), ("on_exit", on_exit)):
+            if not isinstance(given, list | tuple):
+                raise PipelineError(
+                    f"Pipeline '{name}' has {given!r} for {what}, which is no list. "
+                    "Put brackets around it."
+                )
         self.components = tuple(components)
         self.on_exit = tuple(on_exit)
         for hook in self.on_exit:

@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import itertools
 import json
+import re
 from collections.abc import (
     Collection,
     Container,
@@ -25,6 +26,7 @@ from typing import Any, cast
 from penstock.components.base import Component, Promise, declared
 from penstock.pipelines import cache
 from penstock.pipelines.code import Code, Reader, kept_symbols
+from penstock.pipelines.failures import sentence_of
 from penstock.pipelines.fingerprint import Fingerprint, fingerprint_of
 from penstock.pipelines.inputs import resolver_of
 from penstock.pipelines.metadata import State, Store, Written
@@ -33,7 +35,7 @@ from penstock.pipelines.resolution import gate, resolve
 from penstock.pipelines.rules import producers
 from penstock.pipelines.selection import check_names, select
 from penstock.schemas.artifacts import Answer, Artifact, Examples
-from penstock.schemas.errors import PipelineError, did_you_mean, quoted
+from penstock.schemas.errors import MetadataError, PipelineError, did_you_mean, quoted
 
 
 class Forecast(enum.Enum):
@@ -150,9 +152,14 @@ def plan(
         else:
             code = reader.code_of(component)
             remarks.update(dict.fromkeys(code.remarks))
-            reasons = list(
-                _foresee(component, pipeline, root, store, code, force, ended)
-            )
+            try:
+                reasons = list(
+                    _foresee(component, pipeline, root, store, code, force, ended)
+                )
+            except MetadataError:
+                raise
+            except Exception as error:  # of a user's resolver, or of what is read
+                reasons = [f"It will fail: {sentence_of(component, error)}"]
         planned.append(Planned(component.name, foreseen.forecast, tuple(reasons)))
     return Plan(pipeline.name, tuple(planned), tuple(remarks))
 
@@ -397,8 +404,28 @@ def _changes(
             continue
         if name == "code":
             yield from _code_changes(root, before or "", code)
+        elif name.startswith("external["):
+            yield from _external_changes(name, was, now)
         else:
             yield _change(name, before, after)
+
+
+def _external_changes(
+    name: str, was: Mapping[str, str], now: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield what changed outside of the pipeline, by file where files are known."""
+    index, _, is_properties = name.partition(" ")
+    before, after = (
+        json.loads(each.get(f"{index} properties", "{}")) for each in (was, now)
+    )
+    old, new = before.pop("files", {}), after.pop("files", {})
+    if old == new:
+        if not is_properties or before != after:
+            yield _change(name, was.get(name), now.get(name))
+    elif not is_properties:  # said once, of both parts
+        for file in sorted({*old, *new}):
+            if old.get(file) != new.get(file):
+                yield _change(f"file '{file}'", old.get(file), new.get(file))
 
 
 def _code_changes(root: Path, digest: str, code: Code) -> Iterator[str]:
@@ -429,5 +456,5 @@ def _change(name: str, before: str | None, after: str | None) -> str:
 
 
 def _short(text: str | None) -> str:
-    said = (text or "").replace("sha256:", "")
+    said = re.sub(r"(?:sha256:)?\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", text or "")
     return said if len(said) <= 60 else f"{said[:57]}..."

@@ -18,6 +18,7 @@ from penstock.pipelines import logs
 from penstock.pipelines.code import Code, Reader
 from penstock.pipelines.disk import writing_below
 from penstock.pipelines.execution import ActiveRun, Execution
+from penstock.pipelines.failures import place_of
 from penstock.pipelines.loaded import check_loaded
 from penstock.pipelines.metadata import RunState, State, Store, recorded
 from penstock.pipelines.pipeline import Pipeline
@@ -27,6 +28,7 @@ from penstock.pipelines.runners import BeamDagRunner, Runner
 from penstock.pipelines.selection import check_names, select
 from penstock.schemas.artifacts import Answer, Artifact
 from penstock.schemas.errors import (
+    HookFailed,
     MetadataError,
     PipelineError,
     did_you_mean,
@@ -224,7 +226,7 @@ def run(
         first.others, first.result = tuple(others), result
         raise first
     if result.hook_errors:
-        raise PipelineError(" ".join(result.hook_errors))
+        raise HookFailed(" ".join(result.hook_errors), result=result)
     return result
 
 
@@ -251,8 +253,9 @@ def _call_hooks(pipeline: Pipeline, result: RunResult) -> RunResult:
             name = getattr(hook, "__name__", repr(hook))
             errors.append(
                 f"'{name}', in on_exit of pipeline '{pipeline.name}', failed after run "
-                f"'{result.run_id}' was {result.state.value}: {type(error).__name__}: "
-                f"{error}. The run is recorded as it ended; mend the function."
+                f"'{result.run_id}' was {result.state.value}, in "
+                f"{place_of(error.__traceback__)}: {type(error).__name__}: {error}. "
+                "The run is recorded as it ended; mend the function."
             )
     return dataclasses.replace(result, hook_errors=tuple(errors))
 
@@ -287,7 +290,11 @@ def _execute_all(runner: Runner, pipeline: Pipeline, active: ActiveRun) -> None:
 
 
 def _result(pipeline: Pipeline, active: ActiveRun, seconds: float) -> RunResult:
-    executions = dict(active.executions)
+    executions = {
+        each.name: active.executions[each.name]
+        for each, _ in pipeline.ordered(active.names)
+        if each.name in active.executions
+    }
     state, reason, answer = RunState.COMPLETE, "", None
     skipped = [each for each in executions.values() if each.state is State.SKIPPED]
     if active.canceled.is_set():

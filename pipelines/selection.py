@@ -191,6 +191,10 @@ def _missing(
         )
     last = store.last_execution(pipeline.name, name)
     near = f", such as --resume {last.run_id}" if last and last.state in DONE else ""
+    if not any(True for _ in store.newest_runs(pipeline.name)):
+        return PipelineError(
+            f"{subject}, and '{pipeline.name}' has not run yet. Run all of it first."
+        )
     return PipelineError(
         f"{subject}. Name the run to take them from with --resume{near}."
     )

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
+from penstock.schemas.digests import file_digest, folder_manifest, manifest_digest
 from penstock.schemas.errors import (
     DataError,
     MetadataError,
@@ -427,10 +429,32 @@ class InferenceResult(Artifact):
     TYPE_NAME = "InferenceResult"
 
 
+_MOST_FILES = 1_000  # that are recorded one by one
+
+
 class ExternalArtifact(Artifact):
     """Something that was read from outside the pipeline: files by a pattern."""
 
     TYPE_NAME = "ExternalArtifact"
+
+    @classmethod
+    def of(cls, path: str | Path) -> ExternalArtifact:
+        """Return what stands for a file, or for a folder with all that it holds.
+
+        Its digest is that of the bytes, whenever they were written; of a file its name
+        counts too, of a folder the names in it.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        place = Path(os.path.abspath(path))
+        if place.is_dir():
+            manifest = folder_manifest(place)
+        else:
+            manifest = {place.name: (file_digest(place), place.stat().st_size)}
+        files = {name: digest for name, (digest, _) in manifest.items()}
+        properties = {"files": files} if len(files) <= _MOST_FILES else {}
+        return cls(place, digest=manifest_digest(manifest), properties=properties)
 
 
 class Answer(enum.Enum):

@@ -2,6 +2,7 @@
 
     PenstockError
     ├── PipelineError     the definition is wrong: a name, a wiring, a parameter
+    │   └── HookFailed    a function of on_exit raised; carries the result of the run
     ├── ComponentFailed   a component raised; carries the component, the run and others
     ├── DataError         what was read is not what it should be
     ├── MetadataError     the lineage store cannot be opened, read or written
@@ -24,6 +25,18 @@ class PenstockError(Exception):
 
 class PipelineError(PenstockError):
     """A component or a pipeline is put together wrongly."""
+
+
+class HookFailed(PipelineError):
+    """A function of `on_exit` raised, after a run that ended well.
+
+    Attributes:
+        result: The `RunResult`.
+    """
+
+    def __init__(self, message: str, *, result: Any) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class DataError(PenstockError):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.import_time import HEAVY
+from penstock.pipelines.metadata import Store
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.run import RunResult, run
 from penstock.pipelines.runners import LocalRunner
@@ -254,7 +255,7 @@ def test_a_module_of_the_users_gets_a_sentence(
     [
         ("x = 1\n1 / 0\n", "ZeroDivisionError: division by zero ({file}, line 2)"),
         ("import no_such_thing\n", "No module named 'no_such_thing' ({file}, line 1)"),
-        ("x = 1\ndef (:\n", "SyntaxError: invalid syntax"),
+        ("x = 1\ndef (:\n", "SyntaxError: invalid syntax ({file}, line 2). "),
     ],
 )
 def test_a_module_that_cannot_be_imported_gets_a_sentence(
@@ -274,6 +275,12 @@ def test_a_module_that_cannot_be_imported_gets_a_sentence(
     [
         (["run", f"{TOYS}:toy", "--runner=bean"], "'bean' is no runner"),
         (["run", f"{TOYS}:toy", "--param", "rows"], "'rows' has no '='"),
+        (["run", f"{TOYS}:toy", "--param", "=3"], "'=3' names no parameter. Write"),
+        (
+            ["run", f"{TOYS}:toy", "--param", "rows=3", "--param", "rows=4"],
+            "'rows' is given twice. Give it once.",
+        ),
+        (["runs", "--store-wait=-1"], "--store-wait"),
         (["run"], "Missing argument"),
         (["run", f"{TOYS}:toy", "--rot=x"], "No such option"),
         (["shw", "last"], "No such command"),
@@ -385,6 +392,56 @@ def test_a_run_is_named_by_its_beginning_or_last(
         "Run 'lost' is not in the lineage store. 'penstock runs' lists what is; 'last' "
         "is the newest.\n"
     )
+
+
+def test_there_is_no_last_run_yet(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
+    for words, of in (
+        (("show", "last"), ""),
+        (("plan", f"{TOYS}:toy", "--resume", "last"), " of pipeline 'toy'"),
+    ):
+        said = penstock(*words, "--root", tmp_path)
+        assert (said.code, said.out) == (1, "")
+        assert said.err == (
+            f"No run{of} is in the lineage store, so there is no last one. Run a "
+            "pipeline first.\n"
+        )
+
+
+def test_the_last_run_to_resume_is_one_of_the_same_pipeline(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    run(toy(), tmp_path, runner=LocalRunner())
+    run(Pipeline("other", [Make()]), tmp_path, runner=LocalRunner())
+    said = penstock("plan", f"{TOYS}:toy", "--resume", "last", "--root", tmp_path)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.count(" hit ") == 5
+
+
+def test_a_plan_leaves_nothing_behind(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    root = tmp_path / "root"
+    said = penstock("plan", f"{TOYS}:toy", "--root", root)
+    assert (said.code, said.err) == (0, "")
+    assert "It has not run in this pipeline." in said.out
+    assert not root.exists()
+
+
+def test_a_hook_that_fails_hides_no_table(
+    tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    (tmp_path / "hooked.py").write_text(
+        "from penstock import Pipeline\nfrom tests.pipelines.toys import Make\n\n\n"
+        "def mail(result):\n    raise ValueError('away')\n\n\n"
+        "p = Pipeline('p', [Make()], on_exit=[mail])\n"
+    )
+    said = penstock("run", f"{tmp_path}/hooked.py:p", "--root", tmp_path / "root")
+    assert said.code == 1
+    assert "complete in " in said.out
+    assert "in mail (hooked.py, line 6): ValueError: away. The run is" in said.err
 
 
 def test_logs_of_an_unknown_component_get_a_near_miss(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from penstock.components.base import Component, RunContext, field, output
 from penstock.schemas.artifacts import ExampleStatistics, ExternalArtifact, Schema
-from penstock.schemas.digests import file_digest, manifest_digest
 
 
 class SchemaGen(Component):
@@ -87,14 +86,7 @@ class ImportSchemaGen(Component):
         from penstock.components.validation.protos import read_schema
 
         read_schema(self.schema_file)
-        digest = file_digest(self.schema_file)
-        size = self.schema_file.stat().st_size
-        return (
-            ExternalArtifact(
-                self.schema_file,
-                digest=manifest_digest({self.schema_file.name: (digest, size)}),
-            ),
-        )
+        return (ExternalArtifact.of(self.schema_file),)
 
     def run(self, context: RunContext) -> None:
         from penstock.components.validation.protos import read_schema

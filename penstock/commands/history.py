@@ -245,7 +245,10 @@ def diff(
     from penstock.pipelines.difference import difference
 
     opened = open_store(root, store, store_wait)
-    found = difference(opened, find_run_id(opened, before), find_run_id(opened, after))
+    first = find_run_id(opened, before)
+    # 'last' is the last of the same pipeline.
+    second = find_run_id(opened, after, opened.run(first).pipeline)
+    found = difference(opened, first, second)
     if as_json:
         import dataclasses
 

@@ -168,7 +168,11 @@ def print_lineage(
         if artifact.id is None or artifact.id in shown:
             return
         shown.add(artifact.id)
+        cached = 0
         for execution, ends in next_of.get(artifact.id, []):
+            if downstream and execution.state.value == "cached":
+                cached += 1  # it only took what another one had made of it
+                continue
             verb = "read by" if downstream else "made by"
             how = [execution.state.value, when(execution.started)]
             if execution.run_id:
@@ -180,6 +184,9 @@ def print_lineage(
             for key, each in ends:
                 again = " [dim](above)[/]" if each.id in shown else ""
                 grow(twig.add(_label(each, remarks, f"{key}: ", again)), each)
+        if cached:
+            runs = f"{cached:,} more {'time' if cached == 1 else 'times'}"
+            branch.add(f"[dim]read {runs}, and what came of it taken from the cache[/]")
 
     tree = Tree(_label(found.start, remarks))
     grow(tree, found.start)

@@ -29,7 +29,9 @@ StoreOption = Annotated[
 WaitOption = Annotated[
     float,
     typer.Option(
-        "--store-wait", help="Seconds to wait while another process holds the store."
+        "--store-wait",
+        min=0.0,
+        help="Seconds to wait while another process holds the store.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -34,11 +34,25 @@ def run_json(each: RunRecord) -> dict[str, Any]:
     }
 
 
-def find_run_id(opened: Store, given: str) -> str:
-    """Return the id of the run that is meant: whole, its beginning, or 'last'."""
+def find_run_id(opened: Store, given: str, pipeline: str | None = None) -> str:
+    """Return the id of the run that is meant: whole, its beginning, or 'last'.
+
+    Args:
+        opened: The store.
+        given: What the user wrote.
+        pipeline: The pipeline whose last run 'last' is; None for any.
+
+    Raises:
+        MetadataError: If there is none.
+    """
     if given == "last":
-        for newest in opened.newest_runs():
+        for newest in opened.newest_runs(pipeline):
             return newest.id
+        of = "" if pipeline is None else f" of pipeline '{pipeline}'"
+        raise MetadataError(
+            f"No run{of} is in the lineage store, so there is no last one. Run a "
+            "pipeline first."
+        )
     if opened.find_run(given) is not None:
         return given
     known = [each.id for each in opened.runs()]

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
@@ -43,7 +44,7 @@ from penstock.commands.terminal import (
     print_json,
     styled,
 )
-from penstock.schemas.errors import ComponentFailed, did_you_mean, quoted
+from penstock.schemas.errors import ComponentFailed, HookFailed, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from penstock.pipelines.execution import Execution
@@ -89,11 +90,12 @@ def run(
             param_hint="--runner",
         )
     given = parsed_pairs(param or [])
-    if resume:
-        resume = find_run_id(open_store(root, store, store_wait), resume)
     signal.signal(signal.SIGTERM, interrupt)
     with noise_kept(root, verbose=verbose) as terminal:
         pipeline, arguments = load_pipeline(target, given)
+        if resume:
+            opened = open_store(root, store, store_wait)
+            resume = find_run_id(opened, resume, pipeline.name)
         quiet = as_json or verbose
         with _display(pipeline, terminal, quiet=quiet) as display:
             try:
@@ -114,7 +116,7 @@ def run(
                     verbose=verbose,
                 )
                 code = exit_code(result)
-            except ComponentFailed as error:
+            except (ComponentFailed, HookFailed) as error:
                 result = error.result
                 code = ERROR
                 if result is None:
@@ -141,15 +143,16 @@ def plan(
     from penstock.pipelines.plan import plan as plan_pipeline
 
     given = parsed_pairs(param or [])
-    if resume:
-        resume = find_run_id(open_store(root, store, store_wait), resume)
-    with noise_kept(root, verbose=False):
+    with TemporaryDirectory() as folder, noise_kept(Path(folder), verbose=False):
         pipeline, _ = load_pipeline(target, given)
-        exists = store or (root / "metadata.sqlite").exists()
+        exists = store or resume or (root / "metadata.sqlite").exists()
+        opened = open_store(root, store, store_wait) if exists else Store("sqlite://")
+        if resume:
+            resume = find_run_id(opened, resume, pipeline.name)
         planned = plan_pipeline(
             pipeline,
             root.absolute(),
-            open_store(root, store, store_wait) if exists else Store("sqlite://"),
+            opened,
             force=force or (),
             resume=resume,
             only=only or (),

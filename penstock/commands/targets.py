@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 
 
 def parsed_pairs(pairs: list[str]) -> dict[str, str]:
-    given = {}
+    """Return the values of --param by their keys."""
+    given: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise typer.BadParameter(
-                f"'{pair}' has no '='. Write KEY=VALUE.", param_hint="--param"
-            )
+        wrong = ""
+        if not equals:
+            wrong = f"'{pair}' has no '='. Write KEY=VALUE."
+        elif not key:
+            wrong = f"'{pair}' names no parameter. Write KEY=VALUE."
+        elif key in given:
+            wrong = f"'{key}' is given twice. Give it once."
+        if wrong:
+            raise typer.BadParameter(wrong, param_hint="--param")
         given[key] = value
     return given
 
@@ -104,19 +110,22 @@ def load_pipeline(
 @contextmanager
 def _users_code(subject: str) -> Iterator[None]:
     """Say where the user's own code raised: that is no defect of penstock."""
-    import traceback
+    from penstock.pipelines.failures import frame_of
 
     try:
         yield
     except PenstockError:
         raise
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
         if isinstance(error, SyntaxError):
-            last = traceback.FrameSummary(error.filename or "", error.lineno or 0, "")
+            text, path, line = error.msg, error.filename, error.lineno
+        else:
+            frame = frame_of(error.__traceback__)
+            assert frame is not None
+            text, path, line = str(error), frame.filename, frame.lineno
         raise PipelineError(
-            f"{subject}: {type(error).__name__}: {error} ({last.filename}, line "
-            f"{last.lineno}). Mend it and run again."
+            f"{subject}: {type(error).__name__}{': ' if text else ''}{text} ({path}, "
+            f"line {line}). Mend it and run again."
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import string
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,6 +118,7 @@ def plain(text: str) -> str:
 def short(value: Any) -> str:
     """Return a value as tables show it: of a digest and of much text, the beginning."""
     text = "–" if value is None else str(value)
-    if text.startswith("sha256:"):
-        return text.removeprefix("sha256:")[:12]
+    digest = text.removeprefix("sha256:")
+    if len(digest) == 64 and set(digest) <= set(string.hexdigits):
+        return digest[:12]
     return text if len(text) <= 60 else f"{text[:60]}…"

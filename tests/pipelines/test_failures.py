@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -98,10 +99,41 @@ def test_a_process_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     slow = Fail(how="sleep", options=Options(timeout_seconds=0.2))
     failure = failing(tmp_path, slow)
     assert str(failure) == (
-        "'Fail' failed: 'Fail' ran longer than its timeout of 0.2 s and was stopped. "
+        "'Fail' failed: It ran longer than its timeout of 0.2 s and was stopped. "
         "Allow more with options=Options(timeout_seconds=...), or give it less to do."
     )
     assert not left_behind(tmp_path)
+
+
+class Parse(Component):
+    """Let Python's own library, or nobody, say what is wrong."""
+
+    how: str = "library"
+    examples: Examples = output()
+
+    def run(self, context: RunContext) -> None:
+        if self.how == "library":
+            json.loads("{")
+        assert self.how == "library"
+
+
+@pytest.mark.parametrize("options", [Options(), Options(timeout_seconds=60)])
+def test_what_a_library_raises_is_said_of_the_users_line(
+    tmp_path: Path, options: Options
+) -> None:
+    line = Parse.run.__code__.co_firstlineno + 2
+    assert str(failing(tmp_path, Parse(options=options))) == (
+        f"'Parse' failed in run (test_failures.py, line {line}): JSONDecodeError: "
+        "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
+    )
+
+
+def test_an_assertion_without_words_is_told_by_its_place(tmp_path: Path) -> None:
+    failure = failing(tmp_path, Parse(how="nobody"))
+    line = Parse.run.__code__.co_firstlineno + 3
+    assert str(failure) == (
+        f"'Parse' failed in run (test_failures.py, line {line}): AssertionError"
+    )
 
 
 def test_a_sentence_comes_over_as_a_sentence(tmp_path: Path) -> None:

@@ -630,7 +630,7 @@ CASES = [
         "an added file",
         add("data/c.csv", "6,six\n"),
         "Ingest " + NUMBERS,
-        reason="External[0] changed",
+        reason="File 'c.csv' is new: ",
     ),
     Case(
         "an added file that is not read",

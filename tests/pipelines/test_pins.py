@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,18 @@ def test_there_is_nothing_to_keep_of_what_is_deleted(history: History) -> None:
         pins.pin(store, store.artifact(2), "because")
     assert str(raised.value) == (
         "Model 2 was deleted by 'penstock gc', so there is nothing to keep. Run its "
+        "pipeline to make it again."
+    )
+
+
+def test_there_is_nothing_to_keep_of_what_is_gone(history: History) -> None:
+    store = history.store()
+    model = store.artifact(2)
+    shutil.rmtree(model.path)
+    with pytest.raises(MetadataError) as raised:
+        pins.pin(store, model, "because")
+    assert str(raised.value) == (
+        f"Model 2 is gone from '{model.uri}', so there is nothing to keep. Run its "
         "pipeline to make it again."
     )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from penstock.components.base import Component, Options, RunContext, output
-from penstock.pipelines.inputs import Latest, LatestBlessed, Spans, Where
-from penstock.pipelines.metadata import Store
+from penstock.components.base import Component, Options, RunContext, field, output
+from penstock.pipelines.inputs import Latest, LatestBlessed, Resolve, Spans, Where
+from penstock.pipelines.metadata import State, Store
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.plan import Plan, plan
 from penstock.pipelines.run import RunResult, run
@@ -227,3 +229,80 @@ def test_what_only_comes_after_is_a_hit(tmp_path: Path) -> None:
     again = planned(tmp_path, chain("first"), force=["Fit"])
     assert said(again)["Last"] == "hit"
     assert done(go(tmp_path, chain("first"), force=["Fit"]))["Last"] == "hit"
+
+
+def broken(store: Store, pipeline: str, component: Component) -> Model | None:
+    """Raise."""
+    raise ValueError("no idea")
+
+
+def test_what_cannot_be_resolved_will_fail(tmp_path: Path) -> None:
+    make = Make()
+    pipeline = Pipeline(
+        "p",
+        [
+            make,
+            Read(name="None", model=Latest(Model)),
+            Read(name="Wrong", model=Resolve(broken, Model)),
+        ],
+    )
+    line = broken.__code__.co_firstlineno + 2
+    found = planned(tmp_path, pipeline)
+    assert said(found) == {"Make": "will run", "None": "will run", "Wrong": "will run"}
+    assert found["None"].reasons == (
+        "It will fail: 'None' failed: 'Latest(Model)' finds nothing for None.model in "
+        "pipeline 'p'. Run what writes Model first, or import it.",
+    )
+    assert found["Wrong"].reasons == (
+        "It will fail: 'Wrong' failed in broken (test_plan.py, line "
+        f"{line}): ValueError: no idea",
+    )
+    with pytest.raises(ComponentFailed) as raised:
+        go(tmp_path, pipeline)
+    result = raised.value.result
+    assert [each.reason for each in result.executions.values()] == [
+        "",
+        *(
+            found[name].reasons[0].removeprefix("It will fail: ")
+            for name in ("None", "Wrong")
+        ),
+    ]
+
+
+class Look(Component):
+    """Read files that parameters name."""
+
+    table: Path
+    more: tuple[Path, ...] = ()
+    place: Path = field(default=Path("nowhere"), counts=False)
+    found: Examples = output()
+
+    def run(self, context: RunContext) -> None:
+        texts = [each.read_text() for each in (self.table, *self.more)]
+        (self.found.path / "found").write_text(" ".join(texts))
+
+
+def test_a_file_that_a_parameter_names_counts(tmp_path: Path) -> None:
+    table, more, place = (tmp_path / name for name in ("table", "more", "place"))
+    for path in (table, more, place):
+        path.write_text("one")
+    pipeline = Pipeline("p", [Look(table=table, more=(more,), place=place)])
+    root = tmp_path / "root"
+    first = go(root, pipeline)
+    os.utime(table, (1, 1))
+    place.write_text("two")
+    assert said(planned(root, pipeline)) == {"Look": "hit"}
+    more.write_text("two")
+    found = planned(root, pipeline)
+    assert said(found) == {"Look": "will run"}
+    (reason,) = found["Look"].reasons
+    digests = (hashlib.sha256(each).hexdigest()[:12] for each in (b"one", b"two"))
+    assert reason == "File 'more' changed: {} -> {}.".format(*digests)
+    assert go(root, pipeline)["Look"].state is State.COMPLETE
+    # What the file reached is in the lineage.
+    store = Store(f"sqlite:///{root / 'metadata.sqlite'}")
+    (record,) = store.executions(first.run_id)
+    assert [each.uri for each in record.inputs["external"]] == [str(table), str(more)]
+    more.unlink()
+    (reason,) = planned(root, pipeline)["Look"].reasons
+    assert reason.startswith("File 'more' is gone; it was ")

@@ -15,7 +15,7 @@ from penstock.pipelines.metadata import RunState, State, Store
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.run import RunResult, run
 from penstock.pipelines.runners import LocalRunner, Runner
-from penstock.schemas.errors import ComponentFailed, PipelineError
+from penstock.schemas.errors import ComponentFailed, HookFailed, PipelineError
 from tests.pipelines.toys import Fail, Flaky, IsolatedFlaky, Make, Wait
 
 
@@ -161,6 +161,9 @@ def break_down(result: RunResult) -> None:
     raise ValueError("the mail server is away")
 
 
+LINE = break_down.__code__.co_firstlineno + 1
+
+
 def test_a_hook_that_fails_is_said_and_the_others_are_called(tmp_path: Path) -> None:
     called: list[str] = []
     hooks = [break_down, lambda result: called.append(result.run_id)]
@@ -169,9 +172,12 @@ def test_a_hook_that_fails_is_said_and_the_others_are_called(tmp_path: Path) -> 
     (run_id,) = called
     assert str(raised.value) == (
         "'break_down', in on_exit of pipeline 'p', failed after run "
-        f"'{run_id}' was complete: ValueError: the mail server is away. The run is "
-        "recorded as it ended; mend the function."
+        f"'{run_id}' was complete, in break_down (test_retries.py, line {LINE}): "
+        "ValueError: the mail server is away. The run is recorded as it ended; mend "
+        "the function."
     )
+    assert isinstance(raised.value, HookFailed)
+    assert raised.value.result.run_id == run_id
     store = Store(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
     assert store.run(run_id).state is RunState.COMPLETE
 
@@ -182,6 +188,18 @@ def test_a_hook_that_fails_does_not_hide_the_failure_of_the_run(tmp_path: Path) 
         run(pipeline, tmp_path, runner=LocalRunner())
     (said,) = raised.value.result.hook_errors
     assert said.startswith("'break_down', in on_exit of pipeline 'p', failed after run")
+
+
+@pytest.mark.parametrize("what", ["components", "on_exit"])
+def test_what_is_no_list_is_refused(what: str) -> None:
+    given: dict[str, object] = {"components": [Make()], "on_exit": [break_down]}
+    (given[what],) = given[what]  # type: ignore[misc]
+    with pytest.raises(PipelineError) as raised:
+        Pipeline("p", **given)  # type: ignore[arg-type]
+    assert str(raised.value) == (
+        f"Pipeline 'p' has {given[what]!r} for {what}, which is no list. Put brackets "
+        "around it."
+    )
 
 
 def test_a_hook_that_cannot_be_called_is_refused() -> None:
