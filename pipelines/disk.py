@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from penstock.schemas.errors import PipelineError
@@ -83,6 +84,7 @@ def to_lock(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
     Raises:
         OSError: If it cannot be opened.
     """
+    _heed_forks()
     with _LOCK:
         descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
         _DESCRIPTORS.add(descriptor)
@@ -102,6 +104,8 @@ def _forget() -> None:
     _LOCK.release()
 
 
-os.register_at_fork(
-    before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_forget
-)
+@cache
+def _heed_forks() -> None:
+    os.register_at_fork(
+        before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_forget
+    )

@@ -45,6 +45,12 @@ _DYNAMIC_ATTRIBUTES = {
 # Methods that change a list, a dict or a set, though they return something.
 _CHANGING = {"pop", "popitem", "setdefault", "register"}
 
+# Functions of Python that only look at what they are given.
+_LOOKING = {
+    *(("print",), ("len",), ("str",), ("repr",), ("round",), ("sum",), ("type",)),
+    *(("min",), ("max",), ("isinstance",), ("format",)),
+}
+
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 _Definition: TypeAlias = _Function | ast.ClassDef
 _CONSTRUCTORS = {
@@ -153,7 +159,9 @@ class Module:
         tree = ast.parse(source)
         if b"__doc__" not in source:
             _drop_docstrings(tree)
-        self._statements = [each for each in tree.body if not _is_main_guard(each)]
+        self._statements = _without_runs(
+            [each for each in tree.body if not _is_main_guard(each)], self._package
+        )
         # By the names that they are about; in order.
         self._definitions: dict[str, list[ast.stmt]] = {}
         self._loose: list[ast.stmt] = []
@@ -196,7 +204,11 @@ class Module:
 
     def _give(self, statement: ast.stmt, executed: _Executed, imports: Imports) -> None:
         """Give a statement to what it changes, or put it among the loose ones."""
-        is_loose = not executed.bound and not executed.changed and bool(executed.calls)
+        is_loose = (
+            not (executed.bound or executed.changed)
+            and bool(executed.calls)
+            and not all(each.called in _LOOKING for each in executed.calls)
+        )
         for name, *rest in dict.fromkeys(executed.changed):
             if rest and name in self._definitions:
                 self._changed.add(name)
@@ -775,6 +787,42 @@ def _is_for_checkers(statement: ast.stmt) -> bool:
         and _chain(statement.test)[-1:] == ("TYPE_CHECKING",)
         and not statement.orelse
     )
+
+
+def _without_runs(statements: list[ast.stmt], package: str) -> list[ast.stmt]:
+    """Leave out what runs a pipeline, and what looks at the result of that.
+
+    It is no part of what runs: a script whose last lines run a pipeline may print
+    something else of it the next time. What sets anything of another object stays.
+    """
+    imports = _imports(statements, package).names
+
+    def is_run(node: ast.AST) -> bool:
+        called = _chain(node.func) if isinstance(node, ast.Call) else ()
+        targets = imports.get(called[0], ()) if called else ()
+        return called[-1:] == ("run",) and len(called) <= 2 and _is_ours(targets)
+
+    def is_about(statement: ast.stmt) -> bool:
+        if isinstance(statement, _Definition):
+            return False
+        nodes = list(ast.walk(statement))
+        is_result = any(isinstance(e, ast.Name) and e.id in results for e in nodes)
+        changed = _Executed([statement]).changed
+        return (is_result or any(map(is_run, nodes))) and all(
+            each[-1:] == ("()",) or each in (("sys", "exit"), ("exit",))
+            for each in changed
+        )
+
+    results = {
+        name
+        for statement in statements
+        if not isinstance(statement, _Definition)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Assign) and is_run(node.value)
+        for target in node.targets
+        for name in _names_in(target)
+    }
+    return [each for each in statements if not is_about(each)]
 
 
 def _is_main_guard(statement: ast.stmt) -> bool:

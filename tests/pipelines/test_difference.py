@@ -174,7 +174,11 @@ def test_parameters_are_told_of_the_run_and_of_components(store: Store) -> None:
 
 def test_data_and_components_are_told(store: Store) -> None:
     changed = found(store, 3, 4)
-    assert named(changed.data) == [("Train", "examples[0]"), ("Evaluate", "model[0]")]
+    assert named(changed.data) == [
+        ("Read", "external[0]"),
+        ("Train", "examples[0]"),
+        ("Evaluate", "model[0]"),
+    ]
     assert changed.states == (Change("More", "state", None, "complete"),)
     back = found(store, 4, 3)
     assert back.states == (Change("More", "state", "complete", None),)

@@ -33,6 +33,16 @@ class Read(Component):
         (self.found.path / "found").write_text("".join(each.digest for each in read))
 
 
+class Need(Component):
+    """Do nothing with a model."""
+
+    model: Model
+    found: Examples = output()
+
+    def run(self, context: RunContext) -> None:
+        (self.found.path / "found").touch()
+
+
 class Spanned(Component):
     """Write Examples of a span."""
 
@@ -242,8 +252,8 @@ def test_what_cannot_be_resolved_will_fail(tmp_path: Path) -> None:
         "p",
         [
             make,
-            Read(name="None", model=Latest(Model)),
-            Read(name="Wrong", model=Resolve(broken, Model)),
+            Need(name="None", model=Latest(Model)),
+            Need(name="Wrong", model=Resolve(broken, Model)),
         ],
     )
     line = broken.__code__.co_firstlineno + 2

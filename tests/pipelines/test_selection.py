@@ -228,8 +228,8 @@ def test_only_with_from(tmp_path: Path) -> None:
 
 def test_inputs_that_a_partial_run_lacks(tmp_path: Path) -> None:
     assert refusal(PipelineError, tmp_path, only=["good"]) == (
-        "'good' reads outputs of 'Make', which is not executed. Name the run to take "
-        "them from with --resume."
+        "'good' reads outputs of 'Make', which is not executed, and 'p' has not run "
+        "yet. Run all of it first."
     )
     first = failed_run(tmp_path)
     assert refusal(PipelineError, tmp_path, only=["good"]) == (

@@ -1,0 +1,1 @@
+"""The tests, a package: some library on the path may have one of that name, too."""
