@@ -1490,3 +1490,56 @@ def test_a_module_that_is_run_by_its_name(tmp_path: Path) -> None:
         code = Reader().code_of(steps.Say())
     assert "project.words.clean" in code.symbols
     assert done.stdout.strip() == code.digest
+
+
+SCRIPT = """
+from penstock import Component, LocalRunner, Pipeline, RunContext, output, run
+from penstock.schemas import Examples
+
+SUFFIX = "."
+
+
+class Say(Component):
+    text: str
+    said: Examples = output()
+
+    def run(self, context: RunContext) -> None:
+        (self.said.path / "said").write_text(self.text + SUFFIX)
+
+{more}
+for text in ("one", "two"):
+    result = run(Pipeline("p", [Say(text=text)]), "root", runner=LocalRunner())
+    print({shown}, result.state)
+print(*(each.state.value for each in result.executions.values()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "state"),
+    [
+        ({}, "cached"),
+        ({"shown": "'other'"}, "cached"),
+        ({"more": "print('Hello')"}, "cached"),
+        ({"more": "SUFFIX += '!'"}, "complete"),
+        ({"more": "Say.suffix = '!'"}, "complete"),
+        ({"more": "import other\nother.change(Say)"}, "complete"),
+    ],
+)
+def test_what_runs_a_pipeline_is_no_part_of_its_code(
+    tmp_path: Path, changed: dict[str, str], state: str
+) -> None:
+    (tmp_path / "other.py").write_text("def change(kind):\n    kind.suffix = '?'\n")
+    lines = []
+    for values in ({}, changed):
+        text = SCRIPT.format_map({"more": "", "shown": "text", **values})
+        (tmp_path / "script.py").write_text(text)
+        done = subprocess.run(
+            [sys.executable, "script.py"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        lines.append(done.stdout.splitlines()[-1])
+    assert lines == ["complete", state]
