@@ -220,11 +220,11 @@ def pushed(store: Store, serving_dir: str | Path, version: int) -> PushedModel:
             assert isinstance(model, PushedModel)
             return model
         known.add(f"{destination}")
-    places = sorted(known)[:3]
+    places = ", ".join(sorted(known)[:3])
+    knows = f"pushes to {places}" if places else "no pushes"
     raise MetadataError(
         f"Version {version} of '{serving_dir}' was not pushed by a run of this lineage "
-        f"store (it knows pushes to {', '.join(places) or 'nowhere'}). Check --root or "
-        "--store."
+        f"store (it knows {knows}). Check --root or --store."
     )
 
 

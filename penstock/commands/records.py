@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.schemas.errors import MetadataError, did_you_mean, quoted
+from penstock.schemas.errors import MetadataError, quoted
 
 if TYPE_CHECKING:
     from penstock.pipelines.metadata import ExecutionRecord, RunRecord, Store
@@ -65,7 +65,7 @@ def find_run_id(opened: Store, given: str, pipeline: str | None = None) -> str:
         )
     raise MetadataError(
         f"Run '{given}' is not in the lineage store. 'penstock runs' lists what is; "
-        f"'last' is the newest.{did_you_mean(given, known)}"
+        "'last' is the newest."
     )
 
 

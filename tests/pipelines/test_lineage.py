@@ -387,5 +387,5 @@ def test_a_version_that_was_never_pushed_gets_a_sentence(
         f"store (it knows pushes to {tmp_path}/serving/1). Check --root or --store."
     )
     empty = Store(f"sqlite:///{tmp_path / 'empty.sqlite'}")
-    with pytest.raises(MetadataError, match=r"\(it knows pushes to nowhere\)"):
+    with pytest.raises(MetadataError, match=r"\(it knows no pushes\)"):
         lineage.made(empty, tmp_path / "serving", 1)
