@@ -239,7 +239,8 @@ class Module:
 
     def is_function(self, name: str) -> bool:
         """Return whether a name stands for a function that is defined here."""
-        return any(isinstance(each, _Function) for each in self._definitions[name])
+        defined = self._definitions.get(name, ())  # none of the module itself
+        return any(isinstance(each, _Function) for each in defined)
 
     def order(self, names: Collection[str]) -> str:
         """Return the order of the statements of definitions, and of loose ones."""

@@ -286,9 +286,9 @@ CASES = [
     ),
     Case(
         "a module of the user's with the name of one of Python's",
-        "import colorsys as helpers",
+        "import tabnanny as helpers",
         "helpers.clean()",
-        {"colorsys": "def clean(): return %"},
+        {"tabnanny": "def clean(): return %"},
         "1",
         "2",
     ),
