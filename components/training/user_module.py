@@ -37,11 +37,14 @@ def function_of(path: Path, name: str) -> Iterator[Callable[..., Any]]:
         )
     folder = str(path.parent.resolve())
     before = set(sys.modules)
-    sys.path.insert(0, folder)
+    # Another list each time: who imports in another thread goes through the old one,
+    # and would miss an entry if those before it moved.
+    sys.path = [folder, *sys.path]
     try:
         yield _function(_loaded(path), path, name)
     finally:
-        sys.path.remove(folder)
+        place = sys.path.index(folder)
+        sys.path = [*sys.path[:place], *sys.path[place + 1 :]]
         for module in set(sys.modules) - before:
             origin = getattr(sys.modules[module], "__file__", None)
             if origin and Path(origin).resolve().is_relative_to(folder):

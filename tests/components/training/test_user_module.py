@@ -32,6 +32,16 @@ def test_a_sibling_is_imported_at_the_top_and_inside(tmp_path: Path) -> None:
     assert "penstock_test_sibling" not in sys.modules
 
 
+def test_imports_of_other_threads_miss_no_entry(tmp_path: Path) -> None:
+    path = _module(tmp_path, "run_fn = print")
+    going = iter(sys.path)  # as an import in another thread goes through it
+    first = next(going)
+    with function_of(path, "run_fn"):
+        inside = list(sys.path)
+        assert inside[0] == str(tmp_path.resolve())
+    assert [first, *going] == inside[1:] == sys.path
+
+
 def test_siblings_of_one_name_in_two_folders_are_two(tmp_path: Path) -> None:
     found = []
     for answer in (1, 2):
