@@ -61,8 +61,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument(
         "--kills",
         type=int,
-        help="kills at points (without it: until every point has had three)",
+        help="kills at points (without it: until every point has had --kills-each)",
     )
+    parser.add_argument("--kills-each", type=int, default=3)
     parser.add_argument("--random-kills", type=int, default=1_000)
     parser.add_argument("--beam-kills", type=int, default=50)
     parser.add_argument("--taxi-kills", type=int, default=20)
@@ -116,7 +117,7 @@ def _measure(
 
     jobs = [
         *_at_random("random_kills", _AT_RANDOM, options.random_kills, sums),
-        *_at_points(counts, options.kills),
+        *_at_points(counts, options.kills, options.kills_each),
     ]
     if options.beam_kills:
         jobs += _beam(sites[0]("points", "beam"), options.beam_kills, sums)
@@ -144,15 +145,15 @@ def _measure(
     }
 
 
-def _at_points(counts: Counter[str], kills: int | None) -> Iterator[Job]:
+def _at_points(counts: Counter[str], kills: int | None, each: int) -> Iterator[Job]:
     """Yield kills at the points that had the fewest so far."""
     if kills is None:
-        kills = sum(max(0, 3 - count) for count in counts.values())
+        kills = sum(max(0, each - count) for count in counts.values())
     source = random.Random(sum(counts.values()))
     planned = Counter(counts)
     while kills > 0:
         fewest = min(planned.values())
-        open_points = [each for each in planned if planned[each] == fewest]
+        open_points = [point for point, had in planned.items() if had == fewest]
         for point in source.sample(open_points, min(kills, len(open_points))):
             name, _, call = point.partition(": ")
             yield Job("kills", "kill_at", (name, call))
