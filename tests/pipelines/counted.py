@@ -12,7 +12,14 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from penstock.components.base import Component, Options, Retries, RunContext, output
+from penstock.components.base import (
+    Component,
+    Options,
+    Retries,
+    RunContext,
+    field,
+    output,
+)
 from penstock.pipelines.pipeline import Pipeline
 from penstock.schemas.artifacts import Artifact, Examples, ExampleStatistics, Model
 
@@ -22,7 +29,7 @@ FILES = 2
 class Halves(Component):
     """Write two outputs."""
 
-    ledger: Path
+    ledger: Path = field(counts=False)
     salt: str = ""
     seconds: float = 0.0
     examples: Examples = output()
@@ -40,7 +47,7 @@ class Stubborn(Component):
     """Write a Model at the second attempt; the first leaves something half written."""
 
     examples: Examples
-    ledger: Path
+    ledger: Path = field(counts=False)
     model: Model = output()
 
     def run(self, context: RunContext) -> None:
@@ -58,7 +65,7 @@ class Whole(Component):
     examples: Examples
     statistics: ExampleStatistics
     model: Model
-    ledger: Path
+    ledger: Path = field(counts=False)
     copy: Model = output()
 
     def run(self, context: RunContext) -> None:
@@ -72,7 +79,7 @@ class Apart(Component):
 
     isolated: ClassVar[bool] = True
 
-    ledger: Path
+    ledger: Path = field(counts=False)
     salt: str = ""
     seconds: float = 0.0
     model: Model = output()
@@ -87,7 +94,7 @@ class Apart(Component):
 class Daemon(Component):
     """Fork a process that outlives this one by far."""
 
-    ledger: Path
+    ledger: Path = field(counts=False)
     model: Model = output()
 
     def run(self, context: RunContext) -> None:

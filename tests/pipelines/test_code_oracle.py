@@ -29,7 +29,7 @@ def no_bytecode() -> Iterator[None]:
 
 
 @settings(
-    max_examples=12,
+    max_examples=4,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

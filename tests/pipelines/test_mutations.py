@@ -630,7 +630,7 @@ CASES = [
         "an added file",
         add("data/c.csv", "6,six\n"),
         "Ingest " + NUMBERS,
-        reason="File 'c.csv' is new: ",
+        reason="External[0] changed",
     ),
     Case(
         "an added file that is not read",

@@ -1,4 +1,4 @@
-"""Between run() and a component's run lie at most six frames and 29 files of ours.
+"""Between run() and a component's run lie at most six frames and 30 files of ours.
 
 Held by profiling a run, so that nobody has to read further than that to follow one.
 """
@@ -20,7 +20,7 @@ from penstock.pipelines.runners import BeamDagRunner, LocalRunner, Runner
 from tests.pipelines.toys import Fit, Make
 
 MOST_FRAMES = 6
-MOST_FILES = 29  # see docs/adr/0008-content-addressed-runs.md
+MOST_FILES = 30  # see docs/adr/0008-content-addressed-runs.md
 OURS = str(Path(penstock.__file__).parent)
 
 

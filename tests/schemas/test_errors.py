@@ -19,6 +19,7 @@ def test_every_exception_is_a_penstock_error() -> None:
     assert {each.__name__ for each in raised} == {
         "ComponentFailed",
         "DataError",
+        "HookFailed",
         "MetadataError",
         "PenstockError",
         "PipelineError",
