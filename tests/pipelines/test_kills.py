@@ -83,7 +83,7 @@ def store_of(site: Remote) -> Store:
         ("again", "before Store.begin_run.<locals>.<lambda> 1"),
         ("again", "after Store.begin_run.<locals>.<lambda> 1"),
         # A lock that nobody will ask for again.
-        ("repair", "before Store._find_context.<locals>.<lambda> 1"),
+        ("repair", "before StoreReader._find_context.<locals>.<lambda> 1"),
         # The attempt to write into the root.
         ("first", "after os.open <root>/.penstock/runs 1"),
     ],
