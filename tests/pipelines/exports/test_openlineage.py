@@ -32,23 +32,25 @@ from tests.pipelines.toys import toy
 SCHEMA = Path(__file__).parents[2] / "resources" / "openlineage-2-0-2.json"
 
 
-# Of the formats, jsonschema checks only those whose packages are installed.
-FORMATS = jsonschema.FormatChecker(formats=())
-
-
-@FORMATS.checks("date-time", raises=ValueError)
 def is_time(value: object) -> bool:
     return datetime.fromisoformat(str(value)).tzinfo is not None
 
 
-@FORMATS.checks("uri")
 def is_uri(value: object) -> bool:
     return urlsplit(str(value)).scheme != "" and " " not in str(value)
 
 
-@FORMATS.checks("uuid", raises=ValueError)
 def is_uuid(value: object) -> bool:
     return str(uuid.UUID(str(value))) == value
+
+
+# Of the formats, jsonschema itself checks only those whose packages are installed.
+FORMATS = jsonschema.FormatChecker(formats=())
+FORMATS.checkers = {
+    "date-time": (is_time, ValueError),
+    "uri": (is_uri, ()),
+    "uuid": (is_uuid, ValueError),
+}
 
 
 def events_of(found: Lineage) -> list[dict[str, Any]]:
