@@ -303,18 +303,19 @@ def test_what_tfma_computes_is_the_same(
 def test_the_guide_runs(tmp_path: Path, flink: Cluster) -> None:
     guide = (CHECKOUT / "docs" / "runners.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
-    (tmp_path / "describe.py").write_text(code, encoding="utf-8")
-    printed = [
-        subprocess.run(
+    printed = []
+    for name, options in (("here", ()), ("there", flink.options)):
+        (tmp_path / name).mkdir()  # with a root of its own: nothing is cached
+        (tmp_path / name / "describe.py").write_text(code, encoding="utf-8")
+        done = subprocess.run(
             [sys.executable, "describe.py", *options],
-            cwd=tmp_path,
+            cwd=tmp_path / name,
             env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
             stdout=subprocess.PIPE,
             text=True,
             check=True,
-        ).stdout
-        for options in ((), flink.options)
-    ]
+        )
+        printed.append(done.stdout)
     assert printed[0] == printed[1]
     assert printed[0].startswith("complete {'train': ")
 
