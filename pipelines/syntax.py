@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -159,9 +160,7 @@ class Module:
         tree = ast.parse(source)
         if b"__doc__" not in source:
             _drop_docstrings(tree)
-        self._statements = _without_runs(
-            [each for each in tree.body if not _is_main_guard(each)], self._package
-        )
+        self._statements = _without_runs(tree.body, self._package)
         # By the names that they are about; in order.
         self._definitions: dict[str, list[ast.stmt]] = {}
         self._loose: list[ast.stmt] = []
@@ -794,7 +793,9 @@ def _without_runs(statements: list[ast.stmt], package: str) -> list[ast.stmt]:
     """Leave out what runs a pipeline, and what looks at the result of that.
 
     It is no part of what runs: a script whose last lines run a pipeline may print
-    something else of it the next time. What sets anything of another object stays.
+    something else of it the next time. The same of what a module does only when it is
+    run itself. What sets something of another object stays, and what binds a name that
+    anything that stays reads.
     """
     imports = _imports(statements, package).names
 
@@ -803,15 +804,15 @@ def _without_runs(statements: list[ast.stmt], package: str) -> list[ast.stmt]:
         targets = imports.get(called[0], ()) if called else ()
         return called[-1:] == ("run",) and len(called) <= 2 and _is_ours(targets)
 
-    def is_about(statement: ast.stmt) -> bool:
-        if isinstance(statement, _Definition):
-            return False
-        nodes = list(ast.walk(statement))
-        is_result = any(isinstance(e, ast.Name) and e.id in results for e in nodes)
+    def only_runs(statement: ast.stmt) -> bool:
         changed = _Executed([statement]).changed
-        return (is_result or any(map(is_run, nodes))) and all(
-            each[-1:] == ("()",) or each in (("sys", "exit"), ("exit",))
-            for each in changed
+        if _is_main_guard(statement):  # what it calls, nobody else has called
+            return all(each[-1:] == ("()",) or len(each) == 1 for each in changed)
+        nodes = list(ast.walk(statement))
+        return (
+            not isinstance(statement, _Definition)
+            and any(is_run(each) or _reads(each) & results for each in nodes)
+            and all(each[0] in results or each in _ENDING for each in changed)
         )
 
     results = {
@@ -823,7 +824,26 @@ def _without_runs(statements: list[ast.stmt], package: str) -> list[ast.stmt]:
         for target in node.targets
         for name in _names_in(target)
     }
-    return [each for each in statements if not is_about(each)]
+    left_out = [each for each in statements if only_runs(each)]
+    while True:
+        kept = [each for each in statements if each not in left_out]
+        nodes = itertools.chain.from_iterable(map(ast.walk, kept))
+        read = {name for node in nodes for name in _reads(node)}
+        still = [each for each in left_out if not read & {*_Executed([each]).bound}]
+        if len(still) == len(left_out):
+            return kept
+        left_out = still
+
+
+# Calls that end a script.
+_ENDING = (("sys", "exit", "()"), ("exit",))
+
+
+def _reads(node: ast.AST) -> set[str]:
+    """Return the name that a node is, if it reads one."""
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        return {node.id}
+    return set()
 
 
 def _is_main_guard(statement: ast.stmt) -> bool:

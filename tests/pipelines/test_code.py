@@ -1493,6 +1493,7 @@ def test_a_module_that_is_run_by_its_name(tmp_path: Path) -> None:
 
 
 SCRIPT = """
+import other
 from penstock import Component, LocalRunner, Pipeline, RunContext, output, run
 from penstock.schemas import Examples
 
@@ -1508,8 +1509,8 @@ class Say(Component):
 
 {more}
 for text in ("one", "two"):
-    result = run(Pipeline("p", [Say(text=text)]), "root", runner=LocalRunner())
-    print({shown}, result.state)
+    {within}result = run(Pipeline("p", [Say(text=text)]), "root", runner=LocalRunner())
+    {shown}; print(result.state)
 print(*(each.state.value for each in result.executions.values()))
 """
 
@@ -1518,7 +1519,7 @@ print(*(each.state.value for each in result.executions.values()))
     ("changed", "state"),
     [
         ({}, "cached"),
-        ({"shown": "'other'"}, "cached"),
+        ({"shown": "print('other')"}, "cached"),
         ({"more": "print('Hello')"}, "cached"),
         ({"more": "SUFFIX += '!'"}, "complete"),
         ({"more": "Say.suffix = '!'"}, "complete"),
@@ -1531,7 +1532,7 @@ def test_what_runs_a_pipeline_is_no_part_of_its_code(
     (tmp_path / "other.py").write_text("def change(kind):\n    kind.suffix = '?'\n")
     lines = []
     for values in ({}, changed):
-        text = SCRIPT.format_map({"more": "", "shown": "text", **values})
+        text = SCRIPT.format_map({"more": "", "shown": "pass", "within": "", **values})
         (tmp_path / "script.py").write_text(text)
         done = subprocess.run(
             [sys.executable, "script.py"],
