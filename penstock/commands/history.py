@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.commands.options import (
-    DEFAULT_ROOT,
     JsonOption,
     RootOption,
     RunArgument,
@@ -34,6 +33,7 @@ from penstock.commands.terminal import (
     took,
     when,
 )
+from penstock.pipelines.run import DEFAULT_ROOT
 from penstock.schemas.errors import MetadataError, did_you_mean, quoted
 
 if TYPE_CHECKING:

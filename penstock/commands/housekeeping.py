@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.commands.options import (
-    DEFAULT_ROOT,
     JsonOption,
     RootOption,
     StoreOption,
@@ -16,6 +15,7 @@ from penstock.commands.options import (
 )
 from penstock.commands.records import artifact_json, find_subject, open_store
 from penstock.commands.terminal import new_console, plain, print_json
+from penstock.pipelines.run import DEFAULT_ROOT
 from penstock.schemas.errors import quoted
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.commands.options import (
-    DEFAULT_ROOT,
     JsonOption,
     RootOption,
     StoreOption,
@@ -23,6 +22,7 @@ from penstock.commands.records import (
     remarked,
 )
 from penstock.commands.terminal import new_console, plain, print_json, short, when
+from penstock.pipelines.run import DEFAULT_ROOT
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.commands.options import (
-    DEFAULT_ROOT,
     JsonOption,
     RootOption,
     StoreOption,
@@ -22,6 +21,7 @@ from penstock.commands.records import (
     remarked,
 )
 from penstock.commands.terminal import new_console, plain, print_json, when
+from penstock.pipelines.run import DEFAULT_ROOT
 
 if TYPE_CHECKING:
     from penstock.components.serving.version_dir import Version

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_ROOT = Path("penstock-root")
-
 RootOption = Annotated[
     Path,
     typer.Option(

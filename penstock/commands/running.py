@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from penstock.commands.options import (
-    DEFAULT_ROOT,
     ForceOption,
     FromOption,
     JsonOption,
@@ -44,6 +43,7 @@ from penstock.commands.terminal import (
     print_json,
     styled,
 )
+from penstock.pipelines.run import DEFAULT_ROOT
 from penstock.schemas.errors import ComponentFailed, HookFailed, did_you_mean, quoted
 
 if TYPE_CHECKING:
