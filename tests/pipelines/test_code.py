@@ -1523,7 +1523,14 @@ print(*(each.state.value for each in result.executions.values()))
         ({"more": "print('Hello')"}, "cached"),
         ({"more": "SUFFIX += '!'"}, "complete"),
         ({"more": "Say.suffix = '!'"}, "complete"),
-        ({"more": "import other\nother.change(Say)"}, "complete"),
+        ({"more": "other.change(Say)"}, "complete"),
+        ({"shown": "other.change(Say)"}, "complete"),
+        ({"within": "SUFFIX = '!'; "}, "complete"),
+        ({"within": "Say.suffix = '!'; "}, "complete"),
+        ({"within": "other.change(Say); "}, "complete"),
+        ({"more": "if __name__ == '__main__':\n    print('x')"}, "cached"),
+        ({"more": "if __name__ == '__main__':\n    SUFFIX = '!'"}, "complete"),
+        ({"more": "if __name__ == '__main__':\n    Say.suffix = '!'"}, "complete"),
     ],
 )
 def test_what_runs_a_pipeline_is_no_part_of_its_code(
