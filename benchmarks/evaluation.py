@@ -224,7 +224,7 @@ def _bare_loop(folder: Path, batch_rows: int) -> Callable[[], dict[str, Any] | N
 
     from penstock.components.columns.examples import read_batches, schema_of
     from penstock.components.evaluation import ModelSpec, models, saved_model
-    from penstock.components.evaluation.inputs import Inputs
+    from penstock.components.columns.inputs import Inputs
 
     assert all((saved_model, tf.io))
     examples = _examples(folder)
@@ -391,7 +391,7 @@ def _scored(trips: Any, first: int, slices: int) -> Any:
     import pyarrow.compute as pc
 
     from penstock.components.evaluation import ModelSpec, models
-    from penstock.components.evaluation.inputs import Inputs
+    from penstock.components.columns.inputs import Inputs
 
     source = models.find("The model", _models()["candidate"], ModelSpec(), trips.schema)
     scores = models.load(source).predict(Inputs(trips, "eval"))[""].ravel()

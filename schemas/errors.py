@@ -101,6 +101,18 @@ def did_you_mean(name: str, legal: Iterable[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
+def near_misses(missing: Iterable[str], legal: Iterable[str]) -> str:
+    """Return the question whether other names were meant, for each missing one."""
+    questions = {name: did_you_mean(name, legal) for name in sorted(missing)}
+    if len(questions) == 1:
+        return "".join(questions.values())
+    return "".join(
+        f" For '{name}', d{question[2:]}"
+        for name, question in questions.items()
+        if question
+    )
+
+
 def quoted(names: Iterable[str]) -> str:
     """Return names as they appear in texts: quoted, sorted, with commas."""
     return ", ".join(f"'{name}'" for name in sorted(names)) or "none"

@@ -19,6 +19,7 @@ from apache_beam import CombineFn
 from penstock.components.base import LiveRows, RunContext
 from penstock.components.columns import examples
 from penstock.components.columns.examples import RowGroup, read_row_group
+from penstock.components.columns.inputs import Inputs
 from penstock.components.columns.whole import write_whole
 from penstock.components.evaluation import models
 from penstock.components.evaluation.accumulate import (
@@ -28,7 +29,6 @@ from penstock.components.evaluation.accumulate import (
     ranks_of_rows,
 )
 from penstock.components.evaluation.batch import Array, Batch, Key
-from penstock.components.evaluation.inputs import Inputs
 from penstock.schemas.errors import DataError
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from penstock.components.evaluation.inputs import Inputs
+from penstock.components.columns.inputs import Inputs
 from penstock.components.evaluation.outputs import chosen
 from penstock.schemas.errors import DataError, PipelineError, did_you_mean, quoted
 

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from penstock.components.evaluation.inputs import Inputs
+from penstock.components.columns.inputs import Inputs
 from penstock.schemas.errors import DataError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from penstock.components.evaluation.inputs import Inputs
+from penstock.components.columns.inputs import Inputs
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -119,37 +119,3 @@ def _stacked(arrays: list[Array]) -> Array:
             for each in arrays
         ]
     return np.concatenate(arrays)
-
-
-def first_failing(fails: Callable[[int, int], bool], count: int) -> int | None:
-    """Return the first of some rows that fails, by halves.
-
-    Args:
-        fails: Whether the rows from one number to before another fail.
-        count: How many rows there are; together they fail.
-
-    Returns:
-        The number of the row, from 0; None if rows fail only together.
-    """
-    start, stop = 0, count
-    while stop - start > 1:
-        middle = (start + stop) // 2
-        if fails(start, middle):
-            stop = middle
-        elif fails(middle, stop):
-            start = middle
-        else:
-            return None
-    return start
-
-
-def near_misses(missing: Collection[str], legal: Collection[str]) -> str:
-    """Return the question whether other names were meant, for each missing one."""
-    questions = {name: did_you_mean(name, legal) for name in sorted(missing)}
-    if len(questions) == 1:
-        return "".join(questions.values())
-    return "".join(
-        f" For '{name}', d{question[2:]}"
-        for name, question in questions.items()
-        if question
-    )

@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from penstock.components.columns.inputs import Inputs, first_failing
 from penstock.components.evaluation import flavors
-from penstock.components.evaluation.inputs import Inputs
-from penstock.components.evaluation.outputs import (
-    by_parts,
-    chosen,
-    first_failing,
-    near_misses,
-    picked,
-)
+from penstock.components.evaluation.outputs import by_parts, chosen, picked
 from penstock.schemas.artifacts import FLAVOR_FILE
-from penstock.schemas.errors import DataError, PipelineError, quoted
+from penstock.schemas.errors import DataError, PipelineError, near_misses, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa

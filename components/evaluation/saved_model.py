@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from penstock.components.evaluation.inputs import Inputs
-from penstock.components.evaluation.outputs import (
-    by_parts,
-    chosen,
-    first_failing,
-    picked,
-)
-from penstock.components.evaluation.signatures import (
+from penstock.components.columns import feeding
+from penstock.components.columns.inputs import Inputs, first_failing
+from penstock.components.columns.signatures import (
     SERVE,
     Argument,
     Call,
     Signatures,
-    call_of_tfma,
+    check_types,
     wrong_types,
 )
-from penstock.schemas.errors import DataError
+from penstock.components.evaluation.outputs import by_parts, chosen, picked
+from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -41,9 +36,6 @@ _ROWS = 25_000
 _WEIGHTS = 16 << 20
 _FEWEST_ROWS = 256
 _BYTES_AT_ONCE = 64 << 20
-
-# How lines of TensorFlow's errors begin that do not say what is wrong.
-_FRAME = ("Graph execution error", "Detected at node", "<stack", "File ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,16 +79,7 @@ class SavedModelSource:
     def missing_values(self, column: str, rows: int, first: str = "") -> DataError:
         """Return the error that says that a model cannot be given missing values."""
         (call, *_) = [each for each in self._calls if column in each.required]
-        which = f", the first of them {first}" if first else ""
-        cure = (
-            "give the feature a default_value where the model parses it"
-            if call.takes_examples
-            else "export the model with a signature that takes serialized tf.Examples"
-        )
-        return DataError(
-            f"{_name(self, call)} takes '{column}' as a dense tensor, and {rows:,} "
-            f"rows have no value{which}. Fill them before ingestion, or {cure}."
-        )
+        return feeding.missing_values(_name(self, call), call, column, rows, first)
 
     def with_records(self, records: tuple[str, ...]) -> SavedModelSource:
         """Return the source so that its tf.Examples, if any, have these columns."""
@@ -149,7 +132,7 @@ def find(
     for each in spec.preprocessing_function_names:
         function, _, column = each.partition("@")
         if column:
-            transforms.append(call_of_tfma(subject, function, column, schema))
+            transforms.append(_call_of_tfma(subject, function, column, schema))
             gives.add(function)
         else:
             field = "preprocessing_function_names"
@@ -164,7 +147,7 @@ def find(
     )
     calls = [call, *transforms]
     takes = {each.column for call in calls for each in call.arguments if each.column}
-    records = _records([each for each in calls if each.takes_examples], schema)
+    records = feeding.record_columns(calls, schema)
     status = (folder / "saved_model.pb").stat()
     return SavedModelSource(
         subject,
@@ -180,21 +163,38 @@ def find(
     )
 
 
+def _call_of_tfma(subject: str, function: str, column: str, schema: pa.Schema) -> Call:
+    """Return how a function of TFMA's is called, written `function@column`."""
+    from tensorflow_model_analysis.experimental import preprocessing_functions
+
+    legal = {
+        name: each
+        for name, each in vars(preprocessing_functions).items()
+        if hasattr(each, "input_signature")
+    }
+    if function not in legal:
+        raise DataError(
+            f"preprocessing_function_names has '{function}@{column}', and TFMA has no "
+            f"preprocessing function '{function}' (it has {quoted(legal)})."
+            f"{did_you_mean(function, legal)}"
+        )
+    if column not in schema.names:
+        raise DataError(
+            f"preprocessing_function_names has '{function}@{column}', and '{column}' "
+            f"is no column of the data (it has {quoted(schema.names)})."
+            f"{did_you_mean(column, schema.names)}"
+        )
+    (wanted,) = legal[function].input_signature
+    argument = Argument((column,), "dense", wanted.dtype.name, (), column)
+    check_types(f"TFMA's function '{function}' of {subject}", [argument], schema)
+    return Call(function, (argument,), is_of_tfma=True)
+
+
 def _fitting_rows(folder: Path) -> int:
     """Return how many rows a model is called with, by the size of its weights."""
     files = (folder / "variables").glob("*")
     weights = sum(each.stat().st_size for each in files)
     return max(_FEWEST_ROWS, min(_ROWS, _ROWS * _WEIGHTS // max(weights, 1)))
-
-
-def _records(calls: Iterable[Call], schema: pa.Schema) -> tuple[str, ...]:
-    """Return the columns that tf.Examples for some signatures have."""
-    needed: set[str] = set()
-    for call in calls:
-        if call.parsed is None:
-            return tuple(schema.names)
-        needed.update(each.name for each in call.parsed)
-    return tuple(name for name in schema.names if name in needed)
 
 
 class SavedModel:
@@ -265,7 +265,8 @@ class SavedModel:
     ) -> dict[str, Array]:
         import tensorflow as tf
 
-        tensors = self._tensors(call, rows)
+        name, records = _name(self._source, call), self._source.records
+        tensors = feeding.tensors(name, call, rows, records)
         refusals = (TypeError, ValueError, tf.errors.OpError)
         try:
             arrays = self._run(call, tensors)
@@ -273,16 +274,16 @@ class SavedModel:
             raise self._refused(call, rows, error, refusals) from error
         if keys is None:
             keys = dict(zip(arrays, arrays, strict=True))
-        return picked(_name(self._source, call), arrays, keys, rows.batch.num_rows)
+        return picked(name, arrays, keys, rows.batch.num_rows)
 
     def _run(self, call: Call, tensors: Mapping[str, tf.Tensor]) -> dict[str, Array]:
         if call.is_of_tfma:
             from tensorflow_model_analysis.experimental import preprocessing_functions
 
             function = getattr(preprocessing_functions, call.signature)
-            return {call.signature: _dense(function(*tensors.values()))}
+            return {call.signature: feeding.dense(function(*tensors.values()))}
         outputs = self._model.signatures[call.signature](**tensors)
-        return {name: _dense(value) for name, value in outputs.items()}
+        return {name: feeding.dense(value) for name, value in outputs.items()}
 
     def _refused(
         self,
@@ -292,15 +293,15 @@ class SavedModel:
         refusals: tuple[type[BaseException], ...],
     ) -> DataError:
         """Return the error that names the first row that the model fails on."""
-        name = _name(self._source, call)
-        wrong = list(_wrongly_parsed(call, rows))
+        name, records = _name(self._source, call), self._source.records
+        wrong = list(feeding.wrongly_parsed(call, rows))
         if wrong:
             return wrong_types(f"{name} parses", wrong, rows.batch.schema)
 
         def fails(start: int, stop: int) -> bool:
             part = rows.part(start, stop)
             try:
-                self._run(call, self._tensors(call, part))
+                self._run(call, feeding.tensors(name, call, part, records))
             except refusals:
                 return True
             return False
@@ -309,107 +310,6 @@ class SavedModel:
         row = first_failing(fails, count)
         which = f"{count:,} rows from {rows.row(0)}" if row is None else rows.row(row)
         return DataError(
-            f"{name} fails on {which}: {_reason(error)}. Call it with rows of the data "
-            "in a test of the model."
+            f"{name} fails on {which}: {feeding.reason(error)}. Call it with rows of "
+            "the data in a test of the model."
         )
-
-    def _tensors(self, call: Call, rows: Inputs) -> dict[str, tf.Tensor]:
-        tensors: dict[str, tf.Tensor] = {}
-        for argument in call.arguments:
-            if argument.form == "examples":
-                parts: list[Any] = [rows.records(self._source.records)]
-            elif argument.form == "dense":
-                parts = [self._dense_tensor(call, argument, rows)]
-            else:
-                parts = _parts(argument, rows)
-            tensors.update(zip(argument.names, parts, strict=True))
-        return tensors
-
-    def _dense_tensor(self, call: Call, argument: Argument, rows: Inputs) -> tf.Tensor:
-        import tensorflow as tf
-
-        column = argument.column
-        lengths, values = rows.lists(column)
-        if rows.column(column).null_count or values.null_count:
-            self._refuse_missing(column, rows)
-        count, shape = rows.batch.num_rows, [size or -1 for size in argument.shape]
-        known = int(np.prod([size or 1 for size in argument.shape]))
-        per_row = known
-        if None in argument.shape:
-            per_row = int(lengths[0]) if count else known
-            per_row -= per_row % known
-        if (lengths != per_row).any():
-            row = int(np.argmax(lengths != per_row))
-            raise DataError(
-                f"{_name(self._source, call)} takes {per_row} values of '{column}' per "
-                f"row, and {rows.row(row)} has {lengths[row]}. Export the model with a "
-                "signature that takes serialized tf.Examples."
-            )
-        return tf.reshape(rows.values(column, argument.dtype), [count, *shape])
-
-    def _refuse_missing(self, column: str, rows: Inputs) -> None:
-        lengths, values = rows.lists(column)
-        missing = lengths == 0
-        if values.null_count:
-            unknown = values.is_null().to_numpy(zero_copy_only=False)
-            missing[np.repeat(np.arange(len(lengths)), lengths)[unknown]] = True
-        raise self._source.missing_values(
-            column, int(missing.sum()), rows.row(int(np.argmax(missing)))
-        )
-
-
-def _wrongly_parsed(call: Call, rows: Inputs) -> Iterator[tuple[str, str, str]]:
-    """Yield features that are parsed as another type than their columns have."""
-    for each in call.parsed or ():
-        if each.name not in rows.batch.schema.names or not len(
-            rows.lists(each.name)[1]
-        ):
-            continue
-        kind = rows.lists(each.name)[1].type
-        if each.dtype not in _as_in_examples(kind):
-            yield each.name, each.dtype, each.name
-
-
-def _as_in_examples(kind: pa.DataType) -> str:
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return "int64"
-    return "float32" if pa.types.is_floating(kind) else "string"
-
-
-def _reason(error: BaseException) -> str:
-    """Return the line of an error of TensorFlow's that says what is wrong.
-
-    Without the values that an assertion adds: they are those of the data.
-    """
-    said = (line.strip() for line in str(error).splitlines())
-    line = next((each for each in said if each and not each.startswith(_FRAME)), "")
-    line = re.sub(r" \[\[?\{\{.*| \[Op:.*| \[[^\]]*= ?\].*", "", line)
-    return line.rstrip(". ") or type(error).__name__
-
-
-def _parts(argument: Argument, rows: Inputs) -> list[Any]:
-    """Return the tensors that make a sparse or ragged one."""
-    import tensorflow as tf
-
-    lengths, _ = rows.lists(argument.column)
-    values = rows.values(argument.column, argument.dtype)
-    ends = np.cumsum(lengths)
-    if argument.form == "ragged":
-        splits = np.concatenate([[0], ends])
-        return [values, tf.constant(splits, tf.as_dtype(argument.split_dtype))]
-    places = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
-    indices = np.stack([np.repeat(np.arange(len(lengths)), lengths), places], axis=1)
-    shape = [len(lengths), int(lengths.max(initial=0))]
-    return [tf.constant(indices, tf.int64), values, tf.constant(shape, tf.int64)]
-
-
-def _dense(value: Any) -> Array:
-    import tensorflow as tf
-
-    if isinstance(value, tf.SparseTensor):
-        value = tf.sparse.to_dense(value)
-    elif isinstance(value, tf.RaggedTensor):
-        value = value.to_tensor()
-    if value.dtype == tf.bfloat16:
-        value = tf.cast(value, tf.float32)
-    return np.asarray(value)

@@ -100,8 +100,8 @@ def compute_labels(config: EvalConfig, model: Model, columns: Iterable[str]) -> 
         model: The candidate.
         columns: Names of the columns that there are.
     """
+    from penstock.components.columns.signatures import Signatures
     from penstock.components.evaluation import flavors
-    from penstock.components.evaluation.signatures import Signatures
 
     absent = configs.label_columns(config) - set(columns)
     if not absent or configs.transforms(config) or flavors.is_there(model.serving_dir):
@@ -302,8 +302,8 @@ def usual_metrics(
         DataError: If no metric fits both.
     """
     from penstock.components.columns.examples import read_batches, schema_of
+    from penstock.components.columns.inputs import Inputs
     from penstock.components.evaluation import models
-    from penstock.components.evaluation.inputs import Inputs
 
     spec = config.model_specs[0]
     if not spec.label_key:

@@ -34,10 +34,10 @@ from tensorflow_model_analysis.writers import (
 
 from penstock.components.columns.examples import read_row_group
 from penstock.components.columns.forms import to_tfdv_form
+from penstock.components.columns.inputs import Inputs
 from penstock.components.evaluation import eval_config as configs
 from penstock.components.evaluation import models
 from penstock.components.evaluation.engine import Portion, Work
-from penstock.components.evaluation.inputs import Inputs
 from penstock.components.evaluation.slicing import with_features
 
 BATCH_ROWS = 2_000

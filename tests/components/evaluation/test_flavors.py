@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from penstock.components.columns.inputs import Inputs
 from penstock.components.evaluation import ModelSpec, models, write_flavor
-from penstock.components.evaluation.inputs import Inputs
 from penstock.schemas.artifacts import Model
 from penstock.schemas.errors import DataError, PipelineError
 

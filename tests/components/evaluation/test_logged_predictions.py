@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from penstock.components.columns.inputs import Inputs
 from penstock.components.evaluation import ModelSpec, models
-from penstock.components.evaluation.inputs import Inputs
 from penstock.schemas.errors import DataError, PipelineError
 
 SUBJECT = "Examples 'logs'"

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from penstock.components.columns import tf_example
+from penstock.components.columns.inputs import Inputs
 from penstock.components.evaluation import ModelSpec, models, saved_model
-from penstock.components.evaluation.inputs import Inputs
 from penstock.components.evaluation.saved_model import SavedModelSource
 from penstock.schemas.artifacts import Model
 from penstock.schemas.errors import DataError

@@ -12,10 +12,9 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
+from penstock.components.columns import parsing
 from penstock.components.columns.forms import is_list
-from penstock.components.evaluation import parsing
-from penstock.components.evaluation.outputs import near_misses
-from penstock.schemas.errors import DataError, did_you_mean, quoted
+from penstock.schemas.errors import DataError, did_you_mean, near_misses, quoted
 
 Form: TypeAlias = Literal["examples", "dense", "sparse", "ragged"]
 
@@ -138,7 +137,7 @@ class Signatures:
                 "Export the model with a signature that takes the columns, or "
                 "serialized tf.Examples."
             )
-        _check_types(subject, arguments, schema)
+        check_types(subject, arguments, schema)
         return Call(name, tuple(arguments))
 
 
@@ -233,10 +232,17 @@ def _column(argument: str, columns: Collection[str]) -> str:
     return next((name for name in (argument, short) if name in columns), "")
 
 
-def _check_types(
-    subject: str, arguments: Iterable[Argument], schema: pa.Schema
-) -> None:
-    """Check that columns have types that tensors can hold."""
+def check_types(subject: str, arguments: Iterable[Argument], schema: pa.Schema) -> None:
+    """Check that columns have types that tensors can hold.
+
+    Args:
+        subject: What takes the tensors, in texts.
+        arguments: What it takes, all of it columns.
+        schema: The columns.
+
+    Raises:
+        DataError: If one cannot become what is taken.
+    """
     wrong = [
         (argument.names[0], argument.dtype, argument.column)
         for argument in arguments
@@ -304,30 +310,3 @@ def _parsed(
             "features a default_value where the model parses them."
         )
     return parsed
-
-
-def call_of_tfma(subject: str, function: str, column: str, schema: pa.Schema) -> Call:
-    """Return how a function of TFMA's is called, written `function@column`."""
-    from tensorflow_model_analysis.experimental import preprocessing_functions
-
-    legal = {
-        name: each
-        for name, each in vars(preprocessing_functions).items()
-        if hasattr(each, "input_signature")
-    }
-    if function not in legal:
-        raise DataError(
-            f"preprocessing_function_names has '{function}@{column}', and TFMA has no "
-            f"preprocessing function '{function}' (it has {quoted(legal)})."
-            f"{did_you_mean(function, legal)}"
-        )
-    if column not in schema.names:
-        raise DataError(
-            f"preprocessing_function_names has '{function}@{column}', and '{column}' "
-            f"is no column of the data (it has {quoted(schema.names)})."
-            f"{did_you_mean(column, schema.names)}"
-        )
-    (wanted,) = legal[function].input_signature
-    argument = Argument((column,), "dense", wanted.dtype.name, (), column)
-    _check_types(f"TFMA's function '{function}' of {subject}", [argument], schema)
-    return Call(function, (argument,), is_of_tfma=True)

@@ -102,6 +102,28 @@ class Inputs:
         return made
 
 
+def first_failing(fails: Callable[[int, int], bool], count: int) -> int | None:
+    """Return the first of some rows that fails, by halves.
+
+    Args:
+        fails: Whether the rows from one number to before another fail.
+        count: How many rows there are; together they fail.
+
+    Returns:
+        The number of the row, from 0; None if rows fail only together.
+    """
+    start, stop = 0, count
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        if fails(start, middle):
+            stop = middle
+        elif fails(middle, stop):
+            start = middle
+        else:
+            return None
+    return start
+
+
 def _lists(column: pa.Array) -> tuple[Array, pa.Array]:
     if is_list(column.type):
         lengths, values, _ = list_parts(column)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from penstock.components.evaluation.parsing import Parsed, parsed_features
+from penstock.components.columns.parsing import Parsed, parsed_features
 
 FEATURES = {
     "fare": tf.io.FixedLenFeature([1], tf.float32),
