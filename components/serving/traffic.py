@@ -53,7 +53,7 @@ _SCHEMA = (
         rollout TEXT NOT NULL, router TEXT NOT NULL, step INTEGER NOT NULL,
         arm TEXT NOT NULL, requests INTEGER NOT NULL, failures INTEGER NOT NULL,
         client_errors INTEGER NOT NULL, fallbacks INTEGER NOT NULL,
-        sketch TEXT NOT NULL,
+        units INTEGER NOT NULL, sketch TEXT NOT NULL,
         PRIMARY KEY (rollout, router, step, arm)
     ) WITHOUT ROWID""",
     """CREATE TABLE routers (
@@ -89,6 +89,8 @@ class Tally:
         failures: Those that failed through no fault of the caller.
         client_errors: Those that the caller is to blame for.
         fallbacks: Those that stable answered in the end.
+        units: Distinct units that the arm answered in the step. Of several routers
+            the greatest number counts: they may have seen the same ones.
         sketch: Counts of latencies of good answers, by bucket of the latency sketch.
     """
 
@@ -96,6 +98,7 @@ class Tally:
     failures: int = 0
     client_errors: int = 0
     fallbacks: int = 0
+    units: int = 0
     sketch: dict[int, int] = field(default_factory=dict)
 
 
@@ -240,7 +243,7 @@ class Traffic:
                 return frozenset()
             for (step, arm), tally in report.tallies.items():
                 sql.execute(
-                    "INSERT OR REPLACE INTO tallies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO tallies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         report.rollout,
                         report.router,
@@ -250,6 +253,7 @@ class Traffic:
                         tally.failures,
                         tally.client_errors,
                         tally.fallbacks,
+                        tally.units,
                         json.dumps(sorted(tally.sketch.items())),
                     ),
                 )
@@ -320,7 +324,7 @@ class Traffic:
             tallies: dict[int, dict[Arm, Tally]] = {}
             for step, arm, *numbers, sketch in sql.execute(
                 "SELECT step, arm, requests, failures, client_errors, fallbacks, "
-                "sketch FROM tallies WHERE rollout = ?",
+                "units, sketch FROM tallies WHERE rollout = ?",
                 (rollout,),
             ):
                 tally = tallies.setdefault(step, {}).setdefault(arm, Tally())
@@ -328,6 +332,7 @@ class Traffic:
                 tally.failures += numbers[1]
                 tally.client_errors += numbers[2]
                 tally.fallbacks += numbers[3]
+                tally.units = max(tally.units, numbers[4])
                 for bucket, n in json.loads(sketch):
                     tally.sketch[bucket] = tally.sketch.get(bucket, 0) + n
         return {

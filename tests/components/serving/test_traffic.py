@@ -90,10 +90,14 @@ def test_values_are_summed_by_unit_and_counted_in_its_step_and_arm(
 
 def test_tallies_of_routers_add_up_and_replace_their_own(traffic: Traffic) -> None:
     key: tuple[int, Arm] = (0, "stable")
-    traffic.report(Report("a", 1, "r", tallies={key: Tally(1, 1, 0, 0, {5: 1})}))
-    traffic.report(Report("a", 1, "r", tallies={key: Tally(9, 2, 1, 1, {5: 4, 6: 3})}))
-    traffic.report(Report("b", 1, "r", tallies={key: Tally(1, 0, 0, 0, {6: 1})}))
-    assert traffic.steps("r")[0].tallies == {"stable": Tally(10, 2, 1, 1, {5: 4, 6: 4})}
+    traffic.report(Report("a", 1, "r", tallies={key: Tally(1, 1, 0, 0, 1, {5: 1})}))
+    traffic.report(
+        Report("a", 1, "r", tallies={key: Tally(9, 2, 1, 1, 5, {5: 4, 6: 3})})
+    )
+    traffic.report(Report("b", 1, "r", tallies={key: Tally(1, 0, 0, 0, 1, {6: 1})}))
+    assert traffic.steps("r")[0].tallies == {
+        "stable": Tally(10, 2, 1, 1, 5, {5: 4, 6: 4})
+    }
 
 
 def test_no_more_units_are_kept_than_say_something(
