@@ -557,9 +557,8 @@ def _counts(guard: Guard, steps: Sequence[StepEvidence]) -> str:
             "sample_ratio": (step.units, "units"),
         }[guard.kind]
         if pair.total:
-            said.append(
-                f"{pair.candidate:,} of {pair.total:,} {noun} were the candidate's {at}"
-            )
+            whose = "" if said else f"{noun} were the candidate's "
+            said.append(f"{pair.candidate:,} of {pair.total:,} {whose}{at}")
     return ", ".join(said)
 
 

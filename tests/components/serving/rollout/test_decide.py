@@ -115,9 +115,9 @@ def test_evidence_of_steps_adds_up_but_their_counts_are_never_mixed() -> None:
     assert "roll back" not in {each.action for each in alone}
     both = decide(PLAN, [first, second], 1200)
     assert both.action == "roll back"
-    assert (
-        "7 of 47 failing units were the candidate's at 5 %, 20 of 60"
-        in (both.reasons[0])
+    assert both.reasons == (
+        "Guard 'errors' failed: 8 of 48 failing units were the candidate's at 5 %, 21 "
+        "of 61 at 20 %; evidence 256 of 200.",
     )
 
 
