@@ -147,9 +147,7 @@ class Faults:
             raise ServableError(Code[fault.error_code], fault.error_message)
 
 
-def read_faults(
-    path: Path, *, may_crash: bool = False
-) -> dict[str, dict[str, Fault]]:
+def read_faults(path: Path, *, may_crash: bool = False) -> dict[str, dict[str, Fault]]:
     """Read a file of faults.
 
     Raises:
@@ -195,17 +193,17 @@ def _fault(path: Path, which: str, settings: dict[str, Any], may_crash: bool) ->
                 f"Fault file '{path}' has {name}={value!r} for '{which}', where "
                 f"{_NOUNS[kind]} is needed."
             )
-        if name.endswith("_code") and value not in Code.__members__:
+        if name.endswith("_code") and str(value) not in Code.__members__:
             raise ServingError(
                 f"Fault file '{path}' has {name}={value!r} for '{which}', which is no "
-                f"code.{did_you_mean(value, Code.__members__)}"
+                f"code.{did_you_mean(str(value), Code.__members__)}"
             )
         if name.endswith("_share") and not 0 <= value <= 1:
             raise ServingError(
                 f"Fault file '{path}' has {name}={value!r} for '{which}', where a "
                 "share from 0 to 1 is needed."
             )
-        if name == "error_when" and set(value) != {"input", "equals"}:
+        if name == "error_when" and set(settings[name]) != {"input", "equals"}:
             raise ServingError(
                 f"Fault file '{path}' has error_when={value!r} for '{which}'. Write "
                 '{"input": "category", "equals": "x"}.'
@@ -218,8 +216,13 @@ def _fault(path: Path, which: str, settings: dict[str, Any], may_crash: bool) ->
     return Fault(**settings)
 
 
-_NOUNS = {str: "a text", float: "a number", int: "an integer", bool: "true or false"}
-_NOUNS[dict] = "an object"  # type: ignore[index]
+_NOUNS: dict[type, str] = {
+    str: "a text",
+    float: "a number",
+    int: "an integer",
+    bool: "true or false",
+    dict: "an object",
+}
 
 
 def _falls(count: int, share: float) -> bool:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 
 LATENCY_LIMITS = tuple(10.0 * 1.8**power for power in range(33))
-"""Upper limits of the buckets of every latency, in microseconds; one more is infinite."""
+"""Upper limits of the buckets of latencies in microseconds; one more is infinite."""
 
 COUNT_LIMITS = tuple(float(2**power) for power in range(15))
 """Upper limits of the buckets of examples per request; one more is infinite."""
@@ -169,7 +169,9 @@ class Metrics:
         self.example_counts = Histogram(
             f"{serving}request_example_counts", ("model",), COUNT_LIMITS
         )
-        self.example_total = Counter(f"{serving}request_example_count_total", ("model",))
+        self.example_total = Counter(
+            f"{serving}request_example_count_total", ("model",)
+        )
         self.warmup_latency = Histogram(
             f"{serving}model_warmup_latency", ("model_path", "status")
         )
