@@ -1,0 +1,1 @@
+"""A model server in Python that behaves as TensorFlow Serving does."""
