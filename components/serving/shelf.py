@@ -12,7 +12,7 @@ from pathlib import Path
 
 from penstock.components.serving.ledger import Lease, Ledger
 from penstock.components.serving.place import explained
-from penstock.components.serving.standing import Standing, standings
+from penstock.components.serving.standing import Standing, standing_of, standings
 from penstock.components.serving.stock import (
     is_ours,
     number_of,
@@ -140,7 +140,7 @@ def entry_of(ledger: Ledger, version: int) -> Entry:
     Raises:
         ServingError: If there is none of this number, or it was deleted.
     """
-    standing = standings(ledger).get(version, Standing(version))
+    standing = standing_of(ledger, version)
     entry = _entry(ledger.directory, version, standing)
     if entry is not None:
         return entry
@@ -343,10 +343,9 @@ def release(ledger: Ledger, version: int, reason: str) -> None:
     _check_text("reason", reason)
     with stocktaking(ledger):
         with ledger.writing() as transaction:
-            standing = standings(ledger).get(version)
-            if standing is None or not standing.fault:
-                if standing is None:
-                    entry_of(ledger, version)
+            standing = standing_of(ledger, version)
+            if not standing.fault:
+                entry_of(ledger, version)
                 raise ServingError(
                     f"Version {version} of '{ledger.directory}' was neither "
                     "quarantined nor rolled back, so there is nothing to take back. "

@@ -30,6 +30,12 @@ KINDS = (
 )
 """Kinds of events that change how a version stands."""
 
+LIFE = (
+    *PENDING,
+    *("pushed", "found", "missing", "withdrawn", "quarantined", "released", "deleted"),
+)
+"""Those that say whether and where a version lies."""
+
 _OVER = ("promoted", "rolled back", "failed")
 
 
@@ -105,6 +111,21 @@ def standings(ledger: Ledger) -> dict[int, Standing]:
     found = folded(ledger.events(kinds=KINDS))
     rollout, labels = ledger.facts(ROLLOUT, LABELS)
     return routed(found, routing_of(ledger), rollout, labels or {})
+
+
+def standing_of(ledger: Ledger, version: int) -> Standing:
+    """Return how one version stands, whether or not the ledger speaks of it.
+
+    Within `ledger.writing()` it is what holds in that transaction.
+
+    Args:
+        ledger: The ledger of the serving directory.
+        version: Its number.
+    """
+    found = folded(ledger.events(version, kinds=KINDS))
+    found.setdefault(version, Standing(version))
+    rollout, labels = ledger.facts(ROLLOUT, LABELS)
+    return routed(found, routing_of(ledger), rollout, labels or {})[version]
 
 
 def folded(events: Iterable[Event]) -> dict[int, Standing]:

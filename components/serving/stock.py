@@ -23,7 +23,12 @@ from penstock.components.serving.durable import make_folder, rename_new, sync_fo
 from penstock.components.serving.ledger import Ledger, Transaction
 from penstock.components.serving.locks import locked
 from penstock.components.serving.place import control, explained
-from penstock.components.serving.standing import Standing, standings
+from penstock.components.serving.standing import (
+    LIFE,
+    PENDING,
+    Standing,
+    standing_of,
+)
 from penstock.components.serving.versions import DENIED, parse_version, read_manifest
 from penstock.schemas.errors import ServingError
 
@@ -61,21 +66,24 @@ def settle(ledger: Ledger) -> None:
     """
     directory = ledger.directory
     names = {name for name in os.listdir(directory) if is_ours(name)}
-    standing = standings(ledger)
-    numbers = {*standing, *map(number_of, names)}
+    last = ledger.last_kinds(LIFE)
+    suspicious = [
+        number
+        for number in sorted({*last, *map(number_of, names)})
+        if _may_be_unsettled(last.get(number), _is_there(number, names))
+    ]
     unsettled = [
         number
-        for number in sorted(numbers)
-        if _is_unsettled(standing.get(number, Standing(number)), names)
+        for number in suspicious
+        if _is_unsettled(standing_of(ledger, number), _is_there(number, names))
     ]
     if not unsettled:
         return
     with ledger.writing() as transaction:
-        # What was decided may have become more while nobody wrote.
-        standing = standings(ledger)
         for number in unsettled:
-            before = standing.get(number, Standing(number))
-            _settle_one(transaction, ledger, before, names)
+            # What was decided may have become more while nobody wrote.
+            before = standing_of(ledger, number)
+            _settle_one(transaction, ledger, before, _is_there(number, names))
 
 
 def is_ours(name: str) -> bool:
@@ -89,13 +97,19 @@ def number_of(name: str) -> int:
     return int(name.removesuffix(DENIED))
 
 
-def _is_unsettled(standing: Standing, names: set[str]) -> bool:
+def _may_be_unsettled(last: str | None, is_there: bool) -> bool:
+    """Return whether a version is to be looked at, going by its last event."""
+    if last in PENDING:
+        return True
+    is_expected = last in ("pushed", "found", "quarantined", "released")
+    return is_there is not is_expected
+
+
+def _is_unsettled(standing: Standing, is_there: bool) -> bool:
     if standing.pending is not None:
         return True
-    is_there = _is_there(standing.version, names)
-    if standing.deleted is not None or not standing.is_known or standing.is_missing:
-        return is_there
-    return not is_there
+    is_expected = standing.is_known and not standing.is_missing
+    return is_there is not (is_expected and standing.deleted is None)
 
 
 def _is_there(number: int, names: set[str]) -> bool:
@@ -106,10 +120,9 @@ def _settle_one(
     transaction: Transaction,
     ledger: Ledger,
     before: Standing,
-    names: set[str],
+    is_there: bool,
 ) -> None:
     number, directory = before.version, ledger.directory
-    is_there = _is_there(number, names)
     if before.pending == "deleting":
         throw_away(directory, number)
         transaction.event("deleted", number, reason=before.deleted)

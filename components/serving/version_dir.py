@@ -21,7 +21,7 @@ from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.locks import file_lock
 from penstock.components.serving.place import control, explained, local_directory
 from penstock.components.serving.staging import staged
-from penstock.components.serving.standing import standings
+from penstock.components.serving.standing import LIFE
 from penstock.components.serving.stock import origin_of, stocktaking
 from penstock.components.serving.versions import (
     MAX_VERSION,
@@ -160,7 +160,7 @@ def _commit(
     progress: Callable[[], object],
 ) -> Version:
     with Ledger(directory) as ledger, stocktaking(ledger, progress):
-        number = max([_high_water(directory), *standings(ledger)])
+        number = max([_high_water(directory), *ledger.last_kinds(LIFE)])
         while True:
             # Manifests count too: they outlive a lost high-water mark and ledger.
             names = os.listdir(control(directory, "manifests"))
