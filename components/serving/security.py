@@ -110,10 +110,14 @@ class Tls:
 def channel_options(
     tls: Tls | None = None, max_bytes: int = MAX_REQUEST_BYTES
 ) -> list[tuple[str, Any]]:
-    """Return the options of a gRPC channel or server: sizes, and the expected name."""
+    """Return the options of a gRPC channel or server: sizes, retries, expected name."""
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", max_bytes),
         ("grpc.max_send_message_length", max_bytes),
+        # gRPC's own maximum is two minutes, in which a server that was started anew
+        # would not be tried.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
     ]
     if tls is not None and tls.server_name is not None:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
