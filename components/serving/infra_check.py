@@ -354,7 +354,13 @@ class _Examination:
         import tensorflow as tf
 
         response = self._servable.predict(request)
-        return {name: tf.make_ndarray(each) for name, each in response.outputs.items()}
+        found = {}
+        for name, tensor in response.outputs.items():
+            values = tf.make_ndarray(tensor)
+            if tensor.dtype == tf.bfloat16.as_datatype_enum:  # NumPy knows no such
+                values = values.astype("float32")
+            found[name] = values
+        return found
 
     def _measure(
         self, ready: Ready, requests: list[PredictRequest], report: dict[str, Any]

@@ -519,6 +519,16 @@ def test_models_of_keras_2_and_3_are_called(
     assert checked.called["serving_default"]["rows"] == 4
 
 
+def test_numbers_that_numpy_does_not_know_are_looked_at(
+    here: list[str], tmp_path: Path
+) -> None:
+    def short(_: Any, x: Any) -> Any:
+        return {"y": tf.cast(tf.where(x < 0, float("nan"), x), tf.bfloat16)}
+
+    folder = models.save(tmp_path / "model", serving_default=(short, DENSE))
+    assert "is nan in row 2 of split 'eval'" in failure(folder, tmp_path)
+
+
 def test_lists_of_any_length_go_one_by_one(here: list[str], tmp_path: Path) -> None:
     def widest(_: Any, values: Any) -> Any:
         return {"y": tf.reduce_max(values, axis=1)}
