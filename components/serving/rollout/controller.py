@@ -35,7 +35,7 @@ from penstock.components.serving.rollout.decide import (
 )
 from penstock.components.serving.rollout.plan import Rollout
 from penstock.components.serving.rollout.state import Phase, State, state_of
-from penstock.components.serving.router.sketch import quantile
+from penstock.components.serving.router.sketch import merged, quantile
 from penstock.components.serving.routing import routing_of
 from penstock.components.serving.traffic import (
     Arm,
@@ -241,12 +241,13 @@ class Controller:
         waited = state.waiting_seconds + elapsed
         found, trouble = None, ""
         try:
-            # What the server says of the version before it was asked is of no account.
-            if self._asked == state.id:
-                found = self._target.states().get(state.candidate)
-            if found is None or found.state is LoadState.UNKNOWN:
+            found = self._target.states().get(state.candidate)
+            asks = self._asked != state.id
+            if asks or found is None or found.state is LoadState.UNKNOWN:
                 self._target.load(self._wanted(state))
                 self._asked = state.id
+            if asks and found is not None and found.state is LoadState.END:
+                found = None  # that was an earlier load of it
         except ServingError as error:
             trouble = str(error)
         if found is not None and found.state is LoadState.AVAILABLE:
@@ -409,10 +410,13 @@ class Controller:
         ]
         if not quantiles:
             return None
-        counts: dict[int, int] = {}
-        for step in steps.values():
-            for bucket, n in step.tallies.get("stable", Tally()).sketch.items():
-                counts[bucket] = counts.get(bucket, 0) + n
+        counts = merged(
+            *(
+                step.tallies["stable"].sketch
+                for step in steps.values()
+                if "stable" in step.tallies
+            )
+        )
         if sum(counts.values()) < MIN_LATENCIES:
             return None
         return quantile(counts, quantiles[0])

@@ -173,7 +173,7 @@ def begin(transaction: Transaction, plan: Rollout, candidate: int) -> State:
         candidate=candidate,
         stable=routing.stable,
     )
-    _record(
+    return _record(
         transaction,
         state,
         transaction.event(
@@ -186,7 +186,6 @@ def begin(transaction: Transaction, plan: Rollout, candidate: int) -> State:
         ),
         Routing(stable=routing.stable, previous=routing.previous),
     )
-    return state
 
 
 def loaded(transaction: Transaction, state: State) -> State:
@@ -482,4 +481,4 @@ def _expect_running(state: State, what: str) -> None:
 def _where(state: State) -> str:
     if state.phase is Phase.STEP:
         return f"at {state.plan.steps[state.step].weight:g} %"
-    return state.phase.value
+    return str(state.phase.value)

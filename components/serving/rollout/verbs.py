@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from penstock.components.serving.ledger import Ledger
+from penstock.components.serving.ledger import Ledger, Transaction
 from penstock.components.serving.rollout import state as moves
 from penstock.components.serving.rollout.plan import Rollout
 from penstock.components.serving.rollout.state import Phase, State, state_of
@@ -196,7 +196,7 @@ def roll_back(
         return moves.went_back(transaction, reason)
 
 
-def _running(transaction: moves.Transaction, what: str) -> State:
+def _running(transaction: Transaction, what: str) -> State:
     state = state_of(transaction)
     if state is None or state.phase.is_over:
         last = (

@@ -1,0 +1,245 @@
+"""Anything may happen to a rollout in any order; what must hold, holds throughout."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from penstock.components.serving.ledger import Conflict, Event, LeaseLost
+from penstock.components.serving.rollout import verbs
+from penstock.components.serving.rollout.controller import BREAKER, Controller
+from penstock.components.serving.rollout.plan import Rollout, Step
+from penstock.components.serving.rollout.state import Phase, state_of
+from penstock.schemas.errors import ServingError
+from tests.components.serving.rollout.histories import faults
+from tests.components.serving.rollout.worlds import Crowd, World
+
+PLAN = Rollout(
+    "ranker",
+    steps=[Step(20, "2s", 5), Step(60, "2s", 5), Step(100, "2s", 0)],
+    deadline="10m",
+)
+VERSIONS = 4
+
+
+class Rollouts(RuleBasedStateMachine):
+    """A serving directory that things happen to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.world = World(Path(self.folder.name), VERSIONS)
+        self.world.crowd.asks = 30
+        self.crowds = [self.world.crowd]
+        self.rival: Controller | None = None
+        self.seen = 0
+        self.at_entry = 0
+        self.weight_before = 0.0
+
+    def teardown(self) -> None:
+        if self.rival is not None:
+            self.rival.close()
+        for crowd in self.crowds[1:]:
+            crowd.close()
+        self.world.close()
+        self.folder.cleanup()
+
+    @initialize()
+    def first(self) -> None:
+        self.world.stable(1)
+
+    # --- what the controller and routers do
+
+    @rule(seconds=st.integers(1, 5))
+    def requests(self, seconds: int) -> None:
+        for crowd in self.crowds:
+            crowd.live(float(seconds))
+
+    @rule(looks=st.integers(1, 6))
+    def time_passes(self, looks: int) -> None:
+        for _ in range(looks):
+            self.requests(1)
+            self.world.now += 1.0
+            self._look(self.world.controller)
+            self._check_moves()
+
+    @rule()
+    def a_rival_takes_over(self) -> None:
+        if self.rival is None:
+            self.rival = self.world.new_controller()
+        # As after a long pause of the other one.
+        self.rival.lease = self.world.ledger.acquire(seconds=0)
+        self.world.controller, self.rival = self.rival, self.world.controller
+
+    @rule()
+    @precondition(lambda self: self.rival is not None)
+    def the_one_that_lost_the_lease_wakes_up(self) -> None:
+        assert self.rival is not None
+        before = self.world.ledger.events()
+        lease = self.rival.lease
+        with contextlib.suppress(LeaseLost, Conflict, ServingError):
+            if lease is not None:
+                self.rival.tick()
+        if lease is not None and lease != self.world.controller.lease:
+            assert self.world.ledger.events() == before
+
+    @rule()
+    def the_controller_is_killed(self) -> None:
+        self.world.controller.lease = None  # what a process had in memory is gone
+        self.world.controller = self.world.new_controller()
+
+    def _look(self, controller: Controller) -> None:
+        state = state_of(self.world.ledger)
+        if state is None or state.phase.is_over:
+            return
+        with contextlib.suppress(Conflict):
+            controller.tick()
+
+    # --- what people do
+
+    @rule(version=st.integers(1, VERSIONS), shadow=st.booleans())
+    def start(self, version: int, shadow: bool) -> None:
+        plan = dataclasses.replace(PLAN, shadow="2s" if shadow else "0")
+        self._tried(lambda: self.world.start(version, plan))
+
+    @rule()
+    def hold(self) -> None:
+        self._tried(lambda: verbs.hold(self.world.ledger, "Wait."))
+
+    @rule()
+    def resume(self) -> None:
+        self._tried(lambda: verbs.resume(self.world.ledger))
+
+    @rule()
+    def abort(self) -> None:
+        self._tried(lambda: verbs.abort(self.world.ledger, "No."))
+
+    @rule()
+    def promote(self) -> None:
+        self._tried(lambda: verbs.promote(self.world.ledger, "Yes."))
+
+    @rule()
+    def roll_back(self) -> None:
+        loaded = self.world.server.available
+        self._tried(lambda: verbs.roll_back(self.world.ledger, "Back.", loaded=loaded))
+
+    def _tried(self, verb: Callable[[], object]) -> None:
+        before = self.world.ledger.events(), self.world.routing
+        try:
+            verb()
+        except ServingError:
+            assert before == (self.world.ledger.events(), self.world.routing)
+        self.seen = len(self.world.ledger.events())
+
+    # --- what goes wrong
+
+    @rule(
+        stable=st.sampled_from([0.0, 0.05]), candidate=st.sampled_from([0.0, 0.05, 1])
+    )
+    def errors(self, stable: float, candidate: float) -> None:
+        for crowd in self.crowds:
+            crowd.error_rates = {"stable": stable, "candidate": candidate}
+
+    @rule(version=st.integers(2, VERSIONS))
+    def a_version_breaks(self, version: int) -> None:
+        self.world.server.broken.add(version)
+
+    @rule()
+    def versions_are_mended(self) -> None:
+        self.world.server.broken.clear()
+        self.world.server.down = False
+
+    @rule()
+    def the_server_goes_down(self) -> None:
+        self.world.server.down = True
+
+    @rule()
+    def the_server_starts_anew(self) -> None:
+        self.world.server.known.clear()
+        self.world.server.down = False
+
+    @rule(silent=st.booleans(), asks=st.sampled_from([0, 30, 300]))
+    def traffic_changes(self, silent: bool, asks: int) -> None:
+        for crowd in self.crowds:
+            crowd.silent, crowd.asks = silent, asks
+
+    @rule()
+    def a_router_breaks_the_circuit(self) -> None:
+        self.world.crowd.alarm = BREAKER + "6 in a row."
+
+    @rule()
+    def alarms_end(self) -> None:
+        self.world.crowd.alarm = ""
+
+    @rule()
+    @precondition(lambda self: len(self.crowds) == 1)
+    def another_router_starts(self) -> None:
+        self.crowds.append(Crowd(self.world.directory, "router-2"))
+
+    # --- what must hold
+
+    def _check_moves(self) -> None:
+        """Check what the controller's moves at this look were allowed to be."""
+        events = self.world.ledger.events()
+        for event in events[self.seen :]:
+            self._check_move(event)
+        self.seen = len(events)
+
+    def _check_move(self, event: Event) -> None:
+        server = self.world.server
+        if event.kind == "loaded":
+            assert event.version in server.available
+        if event.kind == "step":
+            assert event.version in server.available  # P1
+            if event.data["step"] > 0:
+                self._check_fresh()
+        if event.kind == "promoted":
+            assert event.version in server.available  # P7
+            if event.data["previous"] is not None:
+                assert event.data["previous"] in server.available  # P16
+                self._check_fresh()
+        if event.kind == "rolls back" and not server.down:
+            # Nobody is sent to what does not answer while something does.
+            answers = event.data["to"] in server.available
+            assert (
+                answers
+                or event.version not in server.available
+                or (self.weight_before == 0)
+            )
+
+    def _check_fresh(self) -> None:
+        """P5: every router obeys the step that ends, and reported since it began."""
+        assert any(not crowd.silent for crowd in self.crowds)
+
+    @invariant()
+    def the_history_holds(self) -> None:
+        assert faults(self.world.ledger) == []
+        routing = self.world.routing
+        self.weight_before = routing.weight
+        state = state_of(self.world.ledger)
+        if state is not None and state.phase is Phase.ROLLING_BACK:
+            assert routing.weight == 0 and routing.candidate is None  # P4
+        for crowd in self.crowds:
+            assert crowd.obeyed.seq <= routing.seq
+
+
+TestRollouts = Rollouts.TestCase
+TestRollouts.settings = settings(
+    max_examples=40,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
