@@ -46,9 +46,9 @@ def told(events: Sequence[Event]) -> Story:
             if event.epoch < epoch:
                 story.fault(event, f"written under epoch {event.epoch} after {epoch}")
             epoch = event.epoch
-        if event.rollout is not None and event.kind != "rollout started":
-            if event.rollout != story.rollout:
-                story.fault(event, "belongs to no rollout that runs")
+        starts = event.rollout is None or event.kind == "rollout started"
+        if not starts and event.rollout != story.rollout:
+            story.fault(event, "belongs to no rollout that runs")
         _tell(story, event)
     return story
 

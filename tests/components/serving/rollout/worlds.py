@@ -106,11 +106,13 @@ class Crowd:
         self.silent = False
         self.alarm = ""
         self.obeyed = Routing()
+        self.has_reported = False
 
     def live(self, seconds: float) -> None:
         """Ask the router for some seconds, under the routing that it finds."""
         if self.silent:
             return
+        self.has_reported = True
         self.obeyed = routing = routing_of(self._ledger)
         seen, values = [], []
         if routing.rollout is not None:
