@@ -59,20 +59,24 @@ class Rollouts(RuleBasedStateMachine):
     @initialize()
     def first(self) -> None:
         self.world.stable(1)
+        self.world.start(2, PLAN)
         self.seen = len(self.world.ledger.events())
 
     # --- what the controller and routers do
 
-    @rule(seconds=st.integers(1, 5))
-    def requests(self, seconds: int) -> None:
-        for crowd in self.crowds:
-            crowd.live(float(seconds))
-
     @rule(looks=st.integers(1, 12))
     def time_passes(self, looks: int) -> None:
+        self._live(looks)
+
+    @rule()
+    def more_time_passes(self) -> None:
+        self._live(4)
+
+    def _live(self, looks: int) -> None:
         for _ in range(looks):
             self.before = self.world.routing
-            self.requests(1)
+            for crowd in self.crowds:
+                crowd.live(1.0)
             self.world.now += 1.0
             self._look(self.world.controller)
             self._check_moves()
@@ -116,26 +120,17 @@ class Rollouts(RuleBasedStateMachine):
         plan = dataclasses.replace(PLAN, shadow="2s" if shadow else "0")
         self._tried(lambda: self.world.start(version, plan))
 
-    @rule()
-    def hold(self) -> None:
-        self._tried(lambda: verbs.hold(self.world.ledger, "Wait."))
-
-    @rule()
-    def resume(self) -> None:
-        self._tried(lambda: verbs.resume(self.world.ledger))
-
-    @rule()
-    def abort(self) -> None:
-        self._tried(lambda: verbs.abort(self.world.ledger, "No."))
-
-    @rule()
-    def promote(self) -> None:
-        self._tried(lambda: verbs.promote(self.world.ledger, "Yes."))
-
-    @rule()
-    def roll_back(self) -> None:
-        loaded = self.world.server.available
-        self._tried(lambda: verbs.roll_back(self.world.ledger, "Back.", loaded=loaded))
+    @rule(verb=st.sampled_from(["hold", "resume", "abort", "promote", "roll back"]))
+    def somebody_acts(self, verb: str) -> None:
+        ledger, loaded = self.world.ledger, self.world.server.available
+        acts: dict[str, Callable[[], object]] = {
+            "hold": lambda: verbs.hold(ledger, "Wait."),
+            "resume": lambda: verbs.resume(ledger),
+            "abort": lambda: verbs.abort(ledger, "No."),
+            "promote": lambda: verbs.promote(ledger, "Yes."),
+            "roll back": lambda: verbs.roll_back(ledger, "Back.", loaded=loaded),
+        }
+        self._tried(acts[verb])
 
     def _tried(self, verb: Callable[[], object]) -> None:
         before = self.world.ledger.events(), self.world.routing
@@ -148,42 +143,36 @@ class Rollouts(RuleBasedStateMachine):
     # --- what goes wrong
 
     @rule(
-        stable=st.sampled_from([0.0, 0.05]), candidate=st.sampled_from([0.0, 0.05, 1])
+        trouble=st.sampled_from(["breaks", "down", "anew", "alarm", "asks", "silent"])
     )
-    def errors(self, stable: float, candidate: float) -> None:
-        for crowd in self.crowds:
-            crowd.error_rates = {"stable": stable, "candidate": candidate}
-
-    @rule(version=st.integers(2, VERSIONS))
-    def a_version_breaks(self, version: int) -> None:
-        self.world.server.broken.add(version)
+    def something_goes_wrong(self, trouble: str) -> None:
+        server, crowd = self.world.server, self.world.crowd
+        if trouble == "breaks":
+            server.broken |= {2, 3}
+        elif trouble == "down":
+            server.down = True
+        elif trouble == "anew":
+            server.known.clear()
+            server.down = False
+        elif trouble == "alarm":
+            crowd.alarm = BREAKER + "6 in a row."
+        elif trouble == "asks":
+            crowd.asks = 0
+        else:
+            self.crowds[-1].silent = True
 
     @rule()
-    def versions_are_mended(self) -> None:
+    def all_is_mended(self) -> None:
         self.world.server.broken.clear()
         self.world.server.down = False
-
-    @rule()
-    def the_server_goes_down(self) -> None:
-        self.world.server.down = True
-
-    @rule()
-    def the_server_starts_anew(self) -> None:
-        self.world.server.known.clear()
-        self.world.server.down = False
-
-    @rule(silent=st.sets(st.integers(0, 1)), asks=st.sampled_from([0, 30, 300]))
-    def traffic_changes(self, silent: set[int], asks: int) -> None:
-        for index, crowd in enumerate(self.crowds):
-            crowd.silent, crowd.asks = index in silent, asks
-
-    @rule()
-    def a_router_breaks_the_circuit(self) -> None:
-        self.world.crowd.alarm = BREAKER + "6 in a row."
-
-    @rule()
-    def alarms_end(self) -> None:
         self.world.crowd.alarm = ""
+        for crowd in self.crowds:
+            crowd.silent, crowd.asks = False, 30
+
+    @rule(stable=st.sampled_from([0, 0.05]), candidate=st.sampled_from([0, 0.05, 1]))
+    def errors_change(self, stable: float, candidate: float) -> None:
+        for crowd in self.crowds:
+            crowd.error_rates = {"stable": stable, "candidate": candidate}
 
     @rule()
     @precondition(lambda self: len(self.crowds) == 1)
@@ -218,7 +207,7 @@ class Rollouts(RuleBasedStateMachine):
             assert (
                 answers
                 or event.version not in server.available
-                or (self.weight_before == 0)
+                or (self.before.weight == 0)
             )
 
     def _check_fresh(self) -> None:
@@ -239,7 +228,7 @@ class Rollouts(RuleBasedStateMachine):
 
 TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(
-    max_examples=40,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
