@@ -69,7 +69,8 @@ class Rollouts(RuleBasedStateMachine):
         self._live(looks)
 
     @rule()
-    def more_time_passes(self) -> None:
+    def all_is_well_for_a_while(self) -> None:
+        self.all_is_mended()
         self._live(4)
 
     def _live(self, looks: int) -> None:
@@ -160,8 +161,8 @@ class Rollouts(RuleBasedStateMachine):
             crowd.asks = 0
         else:
             self.crowds[-1].silent = True
+        self._live(looks)
 
-    @rule()
     def all_is_mended(self) -> None:
         self.world.server.broken.clear()
         self.world.server.down = False
