@@ -144,9 +144,10 @@ class Rollouts(RuleBasedStateMachine):
     # --- what goes wrong
 
     @rule(
-        trouble=st.sampled_from(["breaks", "down", "anew", "alarm", "asks", "silent"])
+        trouble=st.sampled_from(["breaks", "down", "anew", "alarm", "asks", "silent"]),
+        looks=st.integers(0, 3),
     )
-    def something_goes_wrong(self, trouble: str) -> None:
+    def something_goes_wrong(self, trouble: str, looks: int) -> None:
         server, crowd = self.world.server, self.world.crowd
         if trouble == "breaks":
             server.broken |= {2, 3}
