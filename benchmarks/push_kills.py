@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._kills import Calls, answered, ended, forked
-from penstock.components.serving import version_dir
+from penstock.components.serving import durable, version_dir
 
 Pusher = Callable[[Path, Path], int]
 
@@ -114,7 +114,7 @@ def _recorded(directory: Path, model: Path, kill_at: str | None) -> Calls:
     calls = Calls(_named(directory, model), kill_at)
     calls.hook_files()
     calls.hook(
-        version_dir,
+        durable,
         "_renameat2",
         lambda args: f"renameat2 {calls.where(args)}",
     )

@@ -28,7 +28,7 @@ from penstock.components.serving.holders import (
     silent_seconds,
     this_holder,
 )
-from penstock.components.serving.version_dir import local_directory
+from penstock.components.serving.place import existing
 from penstock.schemas.errors import ServingError
 
 LEASE_SECONDS = 10.0
@@ -195,13 +195,7 @@ class Ledger:
     """
 
     def __init__(self, serving_dir: Path | str, *, read_only: bool = False) -> None:
-        self.directory = local_directory(serving_dir)
-        if not self.directory.is_dir():
-            kind = "is a file" if self.directory.exists() else "does not exist"
-            raise ServingError(
-                f"Serving directory '{self.directory}' {kind}. Pass the folder that "
-                "holds the numbered versions."
-            )
+        self.directory = existing(serving_dir)
         self._path = self.directory / ".penstock" / "ledger.sqlite"
         self._read_only = read_only
         self._local = threading.local()
