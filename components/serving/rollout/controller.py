@@ -12,11 +12,10 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from penstock.components.serving.control import Loaded, LoadState
 from penstock.components.serving.ledger import (
     Conflict,
     Lease,
@@ -54,30 +53,6 @@ BREAKER = "breaker: "
 """What the alarm of a router begins with that saw the candidate fail throughout."""
 
 
-class LoadState(str, Enum):
-    """How far a version is in a model server; the words are TensorFlow Serving's."""
-
-    UNKNOWN = "UNKNOWN"
-    START = "START"
-    LOADING = "LOADING"
-    AVAILABLE = "AVAILABLE"
-    UNLOADING = "UNLOADING"
-    END = "END"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a model server says of a version.
-
-    Attributes:
-        state: How far it is.
-        error: Why it could not be loaded; empty if nothing is wrong.
-    """
-
-    state: LoadState
-    error: str = ""
-
-
 class Target(Protocol):
     """The model server, or servers, that the versions are loaded in."""
 
@@ -93,6 +68,13 @@ class Target(Protocol):
 
         Raises:
             ServingError: If the server does not answer.
+        """
+
+    def announce(self, stable: int | None, canary: int | None = None) -> None:
+        """Say which version is stable to callers that come through no router.
+
+        Raises:
+            ServingError: If the server does not answer, or a version is not loaded.
         """
 
 
@@ -132,6 +114,7 @@ class Controller:
         self._clock = clock
         self._last: float | None = None
         self._asked = ""
+        self._announced: tuple[int | None, int | None] | None = None
         self.lease: Lease | None = None
         self.decision: Decision | None = None
         """What the last look came to, for people to see."""
@@ -252,7 +235,10 @@ class Controller:
             trouble = str(error)
         if found is not None and found.state is LoadState.AVAILABLE:
             with self._moving(state) as transaction:
-                return moves.loaded(transaction, state)
+                state = moves.loaded(transaction, state)
+            with contextlib.suppress(ServingError):
+                self._announces()  # else the next look does
+            return state
         reason = ""
         if found is not None and found.state is LoadState.END:
             reason = f"It could not be loaded: {found.error or 'it was unloaded'}"
@@ -291,6 +277,14 @@ class Controller:
 
     # --- watching
 
+    def _announces(self) -> None:
+        """Tell callers that come through no router, if that is new."""
+        routing = routing_of(self.ledger)
+        canary = routing.candidate if routing.weight > 0 else None
+        if self._announced != (routing.stable, canary):
+            self._target.announce(routing.stable, canary)
+            self._announced = (routing.stable, canary)
+
     def _watches(self, state: State, elapsed: float) -> State:
         steps: Mapping[int, StepTraffic] = {}
         routers: tuple[Heard, ...] = ()
@@ -325,7 +319,10 @@ class Controller:
             return self._notes(state, trouble, kind)
         if decision.action == "promote" and not state.held:
             with self._moving(state) as transaction:
-                return moves.promoted(transaction, state, *decision.reasons)
+                state = moves.promoted(transaction, state, *decision.reasons)
+            with contextlib.suppress(ServingError):
+                self._announces()  # else the next rollout does
+            return state
         slow = self._slow_seconds(state, steps)
         if decision.action == "advance" and not state.held:
             with self._moving(state) as transaction:
@@ -362,6 +359,7 @@ class Controller:
                     f"The model server has not loaded version {listed}, which "
                     "requests go to; it was told to."
                 )
+            self._announces()
         except ServingError as error:
             return str(error)
         return ""
@@ -458,6 +456,7 @@ class Controller:
         try:
             trouble = self._settled(state)
             if not trouble:
+                self._announces()
                 self._target.load(self._wanted(state))
                 if state.blames:
                     self._quarantine(state.candidate, state.reason)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from penstock.components.serving.control import LoadState
 from penstock.components.serving.ledger import Conflict
 from penstock.components.serving.rollout import state as moves
 from penstock.components.serving.rollout import verbs
-from penstock.components.serving.rollout.controller import BREAKER, LoadState
+from penstock.components.serving.rollout.controller import BREAKER
 from penstock.components.serving.rollout.plan import Guard, Rollout, Step
 from penstock.components.serving.rollout.state import Phase, state_of
 from penstock.components.serving.routing import Routing, route
@@ -51,6 +52,7 @@ def test_a_healthy_candidate_goes_through_all_steps(world: World) -> None:
     assert world.routing.weight == 0 and world.routing.candidate is None
     assert world.kinds[3:] == ["rollout started", "loaded", *["step"] * 3, "promoted"]
     assert {1, 2} <= world.server.available, "the version before stays loaded"
+    assert world.server.announced == [(1, None), (1, 2), (2, None)]
 
 
 def test_a_candidate_that_fails_more_is_rolled_back_and_set_aside(world: World) -> None:

@@ -6,13 +6,10 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
+from penstock.components.serving.control import Loaded, LoadState
 from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.rollout import verbs
-from penstock.components.serving.rollout.controller import (
-    Controller,
-    Loaded,
-    LoadState,
-)
+from penstock.components.serving.rollout.controller import Controller
 from penstock.components.serving.rollout.plan import Guard, Rollout, Step
 from penstock.components.serving.rollout.state import State
 from penstock.components.serving.router import sketch
@@ -41,6 +38,7 @@ class Server:
         broken: Versions that cannot be loaded.
         down: Whether it does not answer at all.
         asked: Every list of versions that it was asked for.
+        announced: Everything that it was told of stable and canary.
     """
 
     def __init__(self) -> None:
@@ -48,6 +46,7 @@ class Server:
         self.lost: set[int] = set()
         self.down = False
         self.asked: list[tuple[int, ...]] = []
+        self.announced: list[tuple[int | None, int | None]] = []
         self.known: dict[int, Loaded] = {}
 
     def load(self, versions: tuple[int, ...]) -> None:
@@ -70,6 +69,10 @@ class Server:
             if each.state is LoadState.LOADING:  # by the next time, it is loaded
                 self.known[version] = Loaded(LoadState.AVAILABLE)
         return said
+
+    def announce(self, stable: int | None, canary: int | None = None) -> None:
+        self._answer()
+        self.announced.append((stable, canary))
 
     def loses(self, version: int) -> None:
         self.known.pop(version, None)
