@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from penstock.components.serving import version_dir
+from penstock.components.serving import staging, version_dir
 from penstock.components.serving.version_dir import (
     VersionState,
     parse_version,
@@ -32,7 +32,7 @@ from penstock.schemas.digests import folder_digest
 # Kills lose no page cache, so memory shows as much as a disk, and shows it sooner.
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
-_SEAMS = ("copy_folder", "_compare_copy", "_checked", "_publish", "_rename_new")
+_SEAMS = ("copy_folder", "compare_copy", "_checked", "publish", "rename_new")
 
 
 class _Killed(BaseException):
@@ -82,7 +82,7 @@ class ServingDirectory(RuleBasedStateMachine):
 
         with (
             mock.patch.object(version_dir, seam, dying),
-            mock.patch.object(version_dir, "_discard"),
+            mock.patch.object(staging, "_discard"),
         ):
             try:
                 number = push(self.serving, self.model, check=lambda _: {}).number

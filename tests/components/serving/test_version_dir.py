@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.components.serving import version_dir
+from penstock.components.serving import durable, locks, staging, version_dir
 from penstock.components.serving.version_dir import (
     MAX_VERSION,
     VersionState,
@@ -164,7 +164,7 @@ def test_the_mark_is_on_disk_before_the_version_appears(
     serving: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marks = []
-    rename = version_dir._rename_new
+    rename = durable.rename_new
 
     def watched(source: str, target: str) -> None:
         marks.append((serving / ".penstock" / "high-water").read_text().strip())
@@ -172,7 +172,7 @@ def test_the_mark_is_on_disk_before_the_version_appears(
         assert not os.path.exists(target)
         rename(source, target)
 
-    monkeypatch.setattr(version_dir, "_rename_new", watched)
+    monkeypatch.setattr(version_dir, "rename_new", watched)
     push(serving, model)
     assert marks == ["1"]
 
@@ -211,9 +211,9 @@ def test_a_number_taken_at_the_last_moment_is_left_alone(
     kind: str,
     renameat2: bool,
 ) -> None:
-    rename = version_dir._rename_new
+    rename = durable.rename_new
     if not renameat2:
-        monkeypatch.setattr(version_dir, "_renameat2", lambda *_: errno.ENOSYS)
+        monkeypatch.setattr(durable, "_renameat2", lambda *_: errno.ENOSYS)
 
     def beaten(source: str, target: str) -> None:
         if target.endswith("/1"):
@@ -223,7 +223,7 @@ def test_a_number_taken_at_the_last_moment_is_left_alone(
                 Path(target).write_text("mine")
         rename(source, target)
 
-    monkeypatch.setattr(version_dir, "_rename_new", beaten)
+    monkeypatch.setattr(version_dir, "rename_new", beaten)
     assert push(serving, model).number == 2
     assert [version.state for version in versions(serving)] == [
         VersionState.FOREIGN,
@@ -236,7 +236,7 @@ def test_a_number_taken_at_the_last_moment_is_left_alone(
 def test_without_renameat2_a_plain_rename_does_it(
     serving: Path, model: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    monkeypatch.setattr(version_dir, "_renameat2", lambda *_: code)
+    monkeypatch.setattr(durable, "_renameat2", lambda *_: code)
     assert [push(serving, model).number for _ in range(2)] == [1, 2]
     assert verify(serving, 2) == ()
 
@@ -244,7 +244,7 @@ def test_without_renameat2_a_plain_rename_does_it(
 def test_without_renameat2_a_full_folder_is_never_replaced(
     serving: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(version_dir, "_renameat2", lambda *_: errno.ENOSYS)
+    monkeypatch.setattr(durable, "_renameat2", lambda *_: errno.ENOSYS)
     monkeypatch.setattr(os.path, "lexists", lambda _: False)  # Looked too early.
     (serving / "1").mkdir(parents=True)
     (serving / "1" / "file").touch()
@@ -252,13 +252,13 @@ def test_without_renameat2_a_full_folder_is_never_replaced(
     source = make_model(serving / "source")
     for name in ("1", "2"):
         with pytest.raises(FileExistsError):
-            version_dir._rename_new(str(source), str(serving / name))
+            durable.rename_new(str(source), str(serving / name))
     assert source.exists()
 
 
 def test_the_c_library_may_lack_renameat2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(version_dir, "_C_LIBRARY", object())
-    assert version_dir._renameat2(b"a", b"b") == errno.ENOSYS
+    monkeypatch.setattr(durable, "_C_LIBRARY", object())
+    assert durable._renameat2(b"a", b"b") == errno.ENOSYS
 
 
 # --- copies
@@ -296,7 +296,7 @@ def test_a_version_shares_no_bytes_with_the_model(
 def test_all_blocks_of_a_large_file_arrive(
     serving: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(version_dir, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(durable, "_BLOCK_BYTES", 1000)
     written = os.write
     # A disk may take less than it is given.
     monkeypatch.setattr(os, "write", lambda fd, data: written(fd, data[:333]))
@@ -328,14 +328,14 @@ def test_every_file_and_folder_is_synced_before_the_version_appears(
         synced.append(os.path.relpath(path, serving))
         sync(descriptor)
 
-    rename = version_dir._rename_new
+    rename = durable.rename_new
 
     def renamed(source: str, target: str) -> None:
         synced.append("RENAME")
         rename(source, target)
 
     monkeypatch.setattr(os, "fsync", watched)
-    monkeypatch.setattr(version_dir, "_rename_new", renamed)
+    monkeypatch.setattr(version_dir, "rename_new", renamed)
     push(serving, model)
     at = synced.index("RENAME")
     copied = {path.partition("/model")[2] for path in synced[:at] if "/model" in path}
@@ -368,7 +368,7 @@ def test_a_copy_that_reads_back_differently_is_refused(
         (folder / "saved_model.pb").write_bytes(b"grap!")
         return folder_manifest(folder)
 
-    monkeypatch.setattr(version_dir, "folder_manifest", spoiled)
+    monkeypatch.setattr(durable, "folder_manifest", spoiled)
     with pytest.raises(ServingError) as raised:
         push(serving, model)
     text = str(raised.value)
@@ -464,7 +464,7 @@ def test_a_push_stopped_before_it_appears_takes_its_manifest_with_it(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(version_dir, "_rename_new", stop)
+        patch.setattr(version_dir, "rename_new", stop)
         with pytest.raises(error):
             push(serving, model)
     manifests = serving / ".penstock" / "manifests"
@@ -477,13 +477,13 @@ def test_a_push_stopped_before_it_appears_takes_its_manifest_with_it(
 def test_a_push_stopped_after_it_appeared_leaves_the_version_whole(
     serving: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename = version_dir._rename_new
+    rename = durable.rename_new
 
     def stop(source: str, target: str) -> None:
         rename(source, target)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(version_dir, "_rename_new", stop)
+    monkeypatch.setattr(version_dir, "rename_new", stop)
     with pytest.raises(KeyboardInterrupt):
         push(serving, model)
     assert verify(serving, 1) == ()
@@ -500,7 +500,7 @@ def test_the_first_error_is_told_if_staging_cannot_be_removed_either(
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(version_dir, "_discard", fail)
+        patch.setattr(staging, "_discard", fail)
         with pytest.raises(_Stopped):
             push(serving, model, progress=stop)
     assert len(staged(serving)) == 1
@@ -664,7 +664,7 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 def test_a_full_disk_is_told_and_the_copy_removed(
     small_disk: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(version_dir, "_BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(durable, "_BLOCK_BYTES", 1 << 16)
     serving = small_disk / "serving"
     push(serving, model)
     (model / "saved_model.pb").write_bytes(b"x" * 2_000_000)
@@ -724,7 +724,7 @@ def test_a_file_system_without_locks_is_refused(
 def test_a_file_system_that_cannot_rename_is_refused(
     serving: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(version_dir, "_renameat2", lambda *_: errno.EXDEV)
+    monkeypatch.setattr(durable, "_renameat2", lambda *_: errno.EXDEV)
     with pytest.raises(ServingError, match="that cannot lock or rename"):
         push(serving, model)
     assert numbers(serving) == [] == staged(serving)
@@ -749,7 +749,7 @@ def test_a_lock_that_is_never_released_is_told(
     serving: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(serving, model)
-    monkeypatch.setattr(version_dir, "_LOCK_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(locks, "_LOCK_WAIT_SECONDS", 0.05)
     lock = serving / ".penstock" / "lock"
     with open(lock, "w") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
