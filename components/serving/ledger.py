@@ -164,6 +164,10 @@ class Transaction:
         """Return what holds now, as JSON data; None if nothing was ever said."""
         return _fact(self._connection, key)
 
+    def renew(self) -> None:
+        """Say that the holder of the lease, who writes this, is alive."""
+        self._connection.execute("UPDATE lease SET renewed = ?", (time.monotonic(),))
+
     def hold(self, key: str, value: Any) -> None:
         """Make a fact hold from this transaction on; None removes it."""
         if value is None:
@@ -384,9 +388,7 @@ class Ledger:
             LeaseLost: If another holder has it.
         """
         with self.writing(lease) as transaction:
-            transaction._connection.execute(
-                "UPDATE lease SET renewed = ?", (time.monotonic(),)
-            )
+            transaction.renew()
 
     def release(self, lease: Lease) -> None:
         """Give the lease up; nothing happens if another holder has it."""
