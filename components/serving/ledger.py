@@ -256,6 +256,26 @@ class Ledger:
             for seq, at, epoch, actor, kind, version, rollout, data in rows
         )
 
+    def last_kinds(self, kinds: tuple[str, ...]) -> dict[int, str]:
+        """Return the kind of the last event of each version, of these kinds alone.
+
+        It takes milliseconds for thousands of versions.
+
+        Args:
+            kinds: The kinds that count.
+        """
+        with self._explained():
+            connection = self._connection()
+            if connection is None:
+                return {}
+            # SQLite takes a bare column from the row that has the maximum.
+            rows = connection.execute(
+                "SELECT version, kind, MAX(seq) FROM events WHERE version IS NOT NULL "
+                f"AND kind IN ({', '.join('?' * len(kinds))}) GROUP BY version",
+                kinds,
+            ).fetchall()
+        return {version: kind for version, kind, _ in rows}
+
     def fact(self, key: str) -> Any:
         """Return what holds now, as JSON data; None if nothing was ever said."""
         with self._explained():
