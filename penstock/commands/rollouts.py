@@ -322,7 +322,9 @@ def _control(serving_dir: Path, state: State, *, as_json: bool) -> None:
         controller = Controller(
             serving_dir,
             target,
-            quarantine=lambda version, why: quarantine(ledger, version, why),
+            quarantine=lambda version, why: quarantine(
+                ledger, version, why, lease=controller.lease
+            ),
         )
         try:
             with _Shown(console, ledger, state, controller) as shown:
