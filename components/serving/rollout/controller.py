@@ -224,12 +224,14 @@ class Controller:
         waited = state.waiting_seconds + elapsed
         found, trouble = None, ""
         try:
-            found = self._target.states().get(state.candidate)
             asks = self._asked != state.id
-            if asks or found is None or found.state is LoadState.UNKNOWN:
+            if asks:
                 self._target.load(self._wanted(state))
                 self._asked = state.id
-            if asks and found is not None and found.state is LoadState.END:
+            found = self._target.states().get(state.candidate)
+            if found is None or found.state is LoadState.UNKNOWN:
+                self._asked = ""  # it has forgotten, as after a start
+            elif asks and found.state is LoadState.END:
                 found = None  # that was an earlier load of it
         except ServingError as error:
             trouble = str(error)
