@@ -29,6 +29,12 @@ def save(template: Path, base: Path) -> Callable[[int], Path]:
     return lambda version: models.save_version(template, base, version)
 
 
+@pytest.fixture
+def faults(tmp_path: Path) -> Path:
+    """The file of faults on purpose, which does not exist yet."""
+    return tmp_path / "faults.json"
+
+
 @pytest.fixture(params=SERVERS)
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
     """Starts a server under test: ours, and the real one where it is on PATH."""
