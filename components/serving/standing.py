@@ -33,7 +33,8 @@ LIFE = (
 )
 """Those that say whether and where a version lies."""
 
-_OVER = ("promoted", "rolled back", "failed")
+_OVER = ("promoted", "rolling back", "rolled back", "failed")
+"""Phases of a rollout in which nothing reaches its candidate as such any more."""
 
 
 @dataclass(frozen=True)
