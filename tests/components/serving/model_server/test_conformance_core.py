@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf import text_format
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
@@ -450,7 +451,7 @@ def test_a_config_with_labels_does_not_start(base: Path, save: Save) -> None:
     save(1)
     labelled = config(m=base, labels={"m": {"stable": 1}})
     path = base / "labelled.config"
-    path.write_text(str(labelled))
+    path.write_text(text_format.MessageToString(labelled))
     with (
         pytest.raises(ServingError) as error,
         ModelServer(model_config_file=str(path)),
@@ -630,7 +631,7 @@ def test_a_config_file_is_read_again_and_again(
     path.write_text("this is no config {")  # only logged
     time.sleep(1.5)
     assert y(client) == 3
-    path.write_text(str(config(n=base)))
+    path.write_text(text_format.MessageToString(config(n=base)))
     until(lambda: state(client, 1, "n") == "AVAILABLE")
     until(lambda: state(client, 1) == "END")
 
@@ -641,7 +642,8 @@ def test_a_config_file_is_read_once_by_default(
     """main.cc model_config_file_poll_wait_seconds (0)"""
     save(1)
     client = start(config(m=base)).client
-    (tmp_path / "models.config").write_text(str(config(n=base)))
+    text = text_format.MessageToString(config(n=base))
+    (tmp_path / "models.config").write_text(text)
     time.sleep(0.3)
     assert y(client) == 3
     assert client.states("n") == {}
