@@ -303,7 +303,7 @@ class _Examination:
         try:
             return ready.request(places)
         except DataError as error:  # the row says what no tensor of this type can
-            self._cannot_tell(f"{ready.title} was not called. {error}")
+            self._cannot_tell(f"{ready.title} was not called on all rows. {error}")
             return None
 
     def _tell(self, ready: Ready, places: Sequence[int]) -> None:

@@ -27,10 +27,12 @@ from penstock.components.serving.security import (
     channel_options,
     check_address,
 )
+from penstock.components.serving.server_config import (
+    Layout,
+    check_model_name,
+    served_name,
+)
 from penstock.schemas.errors import ServingError
-
-Layout = Literal["names", "versions"]
-"""What tells versions apart: a served name each, or a number under one name."""
 
 Origin = Literal["client", "server"]
 """Who is to blame for an error."""
@@ -103,23 +105,19 @@ def origin_of(code: grpc.StatusCode, details: str) -> Origin:
     return "server"
 
 
-def served_name(model: str, version: int) -> str:
-    """Return the name that a version has in a server that holds one name each."""
-    return f"{model}__v{version}"
-
-
 class Lanes:
     """One connection to a model server, for any number of threads.
 
     Args:
         address: 'host:port', '[::1]:port' or 'unix:/path' of its gRPC side.
         model: Name of the model.
-        layout: What tells its versions apart there.
+        layout: What tells its versions apart there: 'names', a served name for each,
+            or 'labels', numbers under one name.
         tls: How the connection is secured; None for plain text.
         max_bytes: The largest message in either direction.
 
     Raises:
-        ServingError: The address is none, or a file of `tls` is not right.
+        ServingError: The address or the name is none, or a file of `tls` is not right.
     """
 
     def __init__(
@@ -132,6 +130,7 @@ class Lanes:
         max_bytes: int = MAX_REQUEST_BYTES,
     ) -> None:
         check_address(address)
+        check_model_name(model)
         self._model = model
         self._layout = layout
         options = [*channel_options(tls, max_bytes), *_KEEP_ALIVE]

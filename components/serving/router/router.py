@@ -40,7 +40,7 @@ from penstock.components.serving.messages import (
     to_tensor,
 )
 from penstock.components.serving.router.assignment import place
-from penstock.components.serving.router.lanes import LaneError, Lanes, Layout
+from penstock.components.serving.router.lanes import LaneError, Lanes
 from penstock.components.serving.router.metrics import Gauges, Shelf, exposition
 from penstock.components.serving.router.notes import Note, Outcome
 from penstock.components.serving.router.reports import REPORT_SECONDS, Reporter
@@ -49,6 +49,7 @@ from penstock.components.serving.router.shadow import Copy, Shadow, Summary
 from penstock.components.serving.router.watch import POLL_SECONDS, Snapshot, Watch
 from penstock.components.serving.routing import Routing
 from penstock.components.serving.security import MAX_REQUEST_BYTES, Tls
+from penstock.components.serving.server_config import Layout
 from penstock.components.serving.traffic import Arm
 from penstock.schemas.errors import DataError, ServingError, quoted
 
@@ -111,7 +112,7 @@ class Router:
         model: Name of the model in the server.
         address: 'host:port', '[::1]:port' or 'unix:/path' of the server's gRPC side.
         layout: What tells versions apart there: 'names', one served name for each
-            (`<model>__v<version>`), or 'versions', numbers under one name.
+            (`<model>__v<version>`), or 'labels', version numbers under one name.
         tls: How the connection is secured; None for plain text.
         deadline_seconds: How long a request may take in all.
         fallback: Whether stable is asked what the candidate failed.
@@ -313,11 +314,7 @@ class Router:
         # The last moment before it is sent: whatever was decided before this counts.
         snapshot = self._watch.snapshot
         routing = snapshot.routing
-        if routing.stable is None:
-            raise NoStable(
-                f"No version of '{self.model}' is routed, so nobody can be answered. "
-                "Promote one with 'penstock rollout promote'."
-            )
+        stable = self._stable_of(routing)
         if version is not None:
             return self._ask_named(call, snapshot, version)
         if (
@@ -326,7 +323,7 @@ class Router:
             and place(routing.salt, unit) < snapshot.end
         ):
             return self._ask_candidate(call, snapshot)
-        return self._ask_stable(call, snapshot, routing.stable)
+        return self._ask_stable(call, snapshot, stable)
 
     def record(self, unit: str, metric: str, value: float) -> None:
         """Take in a value of a business metric of a unit, such as a click.
@@ -337,20 +334,20 @@ class Router:
         Raises:
             DataError: If it is no value of a metric.
         """
-        if not metric or len(metric) > MAX_METRIC_LENGTH or len(unit) > MAX_UNIT_LENGTH:
-            raise DataError(
-                f"An outcome has a metric of {len(metric)} characters and a unit of "
-                f"{len(unit)}, where 1 to {MAX_METRIC_LENGTH} and at most "
-                f"{MAX_UNIT_LENGTH} are taken. Shorten them."
-            )
-        if not math.isfinite(value):
-            raise DataError(
-                f"The value of '{metric}' is {value}, which cannot be added up. Send "
-                "a finite number."
-            )
+        self.record_all([(unit, metric, value)])
+
+    def record_all(self, outcomes: Sequence[tuple[str, str, float]]) -> None:
+        """Take in values of business metrics: unit, metric and value of each.
+
+        Raises:
+            DataError: If one is no value of a metric; none was taken in then.
+        """
+        for unit, metric, value in outcomes:
+            _check_outcome(unit, metric, value)
         rollout = self._watch.snapshot.routing.rollout
         if rollout is not None:
-            self._reporter.value(rollout, unit, metric, float(value))
+            for unit, metric, value in outcomes:
+                self._reporter.value(rollout, unit, metric, float(value))
 
     # --- what is known
 
@@ -373,6 +370,22 @@ class Router:
         if snapshot.routing.stable is not None:
             found[snapshot.routing.stable] = "stable"
         return found
+
+    def asked(self, version: int | None = None) -> int:
+        """Return the version whose signatures a request has to fit.
+
+        Args:
+            version: The version that it names; None for none.
+
+        Raises:
+            NoStable: If there is none to ask.
+            NotRouted: If the named version is not routed.
+        """
+        stable = self._stable_of(self._watch.snapshot.routing)
+        if version is None:
+            return stable
+        self._arm_of(version)
+        return version
 
     def shadow_summary(self) -> Summary:
         """Return what was compared in the last rollout that had a shadow."""
@@ -549,14 +562,7 @@ class Router:
         )
 
     def _ask_named(self, call: _Call, snapshot: Snapshot, version: int) -> Answer:
-        routed = self.routed()
-        arm = routed.get(version)
-        if arm is None:
-            raise NotRouted(
-                f"Version {version} of '{self.model}' gets no requests: those that do "
-                f"are {quoted(map(str, routed))}. Leave the version out, and the "
-                "rollout decides."
-            )
+        arm = self._arm_of(version)
         sent = time.monotonic()
         try:
             response = self._lanes.call(
@@ -573,6 +579,24 @@ class Router:
         self._note(call, snapshot, arm, version, "ok", now - sent, counts=False)
         self._logged(call, response, version, arm)
         return Answer(version, arm, False, now - call.began, call.method, response)
+
+    def _stable_of(self, routing: Routing) -> int:
+        if routing.stable is None:
+            raise NoStable(
+                f"No version of '{self.model}' is routed, so nobody can be answered. "
+                "Promote one with 'penstock rollout promote'."
+            )
+        return routing.stable
+
+    def _arm_of(self, version: int) -> Arm:
+        routed = self.routed()
+        if version not in routed:
+            raise NotRouted(
+                f"Version {version} of '{self.model}' gets no requests: those that do "
+                f"are {quoted(map(str, routed))}. Leave the version out, and the "
+                "rollout decides."
+            )
+        return routed[version]
 
     # --- what a request leaves behind
 
@@ -671,4 +695,18 @@ def _check_deadline(seconds: float) -> None:
         raise ServingError(
             f"A deadline of {seconds:g} seconds cannot be kept. Pass a positive number "
             "of seconds."
+        )
+
+
+def _check_outcome(unit: str, metric: str, value: float) -> None:
+    if not metric or len(metric) > MAX_METRIC_LENGTH or len(unit) > MAX_UNIT_LENGTH:
+        raise DataError(
+            f"An outcome has a metric of {len(metric)} characters and a unit of "
+            f"{len(unit)}, where 1 to {MAX_METRIC_LENGTH} and at most "
+            f"{MAX_UNIT_LENGTH} are taken. Shorten them."
+        )
+    if not math.isfinite(value):
+        raise DataError(
+            f"The value of '{metric}' is {value}, which cannot be added up. Send a "
+            "finite number."
         )

@@ -431,11 +431,10 @@ def test_a_signature_of_what_the_data_does_not_have_is_not_told(
         ),
     )
     assert untold(folder, tmp_path) == (
-        "Signature 'serving_default' of Model 'm' was not called. Signature "
-        "'serving_default' of Model 'm' takes 'nmae', which the data does not have (it "
-        "has 'label', 'name', 'x'). Did you mean 'name'? Export the model with a "
-        "signature that takes the columns, or serialized tf.Examples. Or name the "
-        "signatures to call with signatures=(...)."
+        "Signature 'serving_default' of Model 'm' takes 'nmae', which the data does "
+        "not have (it has 'label', 'name', 'x'). Did you mean 'name'? Export the model "
+        "with a signature that takes the columns, or serialized tf.Examples. It was "
+        "not called: if it need not be, name the others with signatures=(...)."
     )
 
 
@@ -453,6 +452,22 @@ def test_a_signature_without_a_batch_dimension_is_not_told(
         "Signature 'serving_default' of Model 'm' was not called: it takes 'x' without "
         "a batch dimension, which rows cannot be. Export it with shapes that begin "
         "with None, or name the signatures to call with signatures=(...)."
+    )
+
+
+def test_a_number_that_the_model_cannot_hold_is_not_told(
+    here: list[str], tmp_path: Path
+) -> None:
+    def same(_: Any, n: Any) -> Any:
+        return {"y": n}
+
+    specs = [tf.TensorSpec([None, 1], tf.int32, name="n")]
+    folder = models.save(tmp_path / "model", serving_default=(same, specs))
+    rows = pa.RecordBatch.from_arrays([pa.array([1, 2**40])], names=["n"])
+    assert untold(folder, tmp_path, rows=rows) == (
+        "Signature 'serving_default' of Model 'm' was not called on all rows. Column "
+        "'n' holds 1 integers that int32 cannot hold, which the model takes. Export "
+        "the model with int64."
     )
 
 

@@ -115,7 +115,7 @@ def test_without_a_stable_version_nobody_is_answered(
     assert router.predict(X).version == 7
 
 
-@pytest.mark.parametrize("layout", ["names", "versions"])
+@pytest.mark.parametrize("layout", ["names", "labels"])
 def test_the_version_replaces_what_a_request_says_and_nothing_else(
     layout: Any, routers: Routers, controls: Controls, server: Server
 ) -> None:
