@@ -405,8 +405,13 @@ def write_config(path: Path, config: ModelServerConfig) -> None:
     write_text(path, f"{_HEADER}\n{config_text(config)}")
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
     """Write a file that holds the old text or the new one whenever it is read.
+
+    Args:
+        path: The file.
+        text: What it is to hold.
+        mode: Its permissions, of which the process's umask takes some away.
 
     Raises:
         ServingError: It cannot be written.
@@ -415,7 +420,9 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         try:
-            with open(temporary, "x", encoding="utf-8") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            descriptor = os.open(temporary, flags, mode)
+            with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

@@ -162,8 +162,8 @@ class ServerDouble:
 
 
 @contextmanager
-def running_double(tls: Tls | None = None) -> Iterator[ServerDouble]:
-    """Run a double on loopback."""
+def running_double(tls: Tls | None = None, port: int = 0) -> Iterator[ServerDouble]:
+    """Run a double on loopback, at a free port if none is given."""
     double = ServerDouble()
     calls: dict[str, tuple[Method[Any, Any], Any]] = {
         GET_MODEL_STATUS.path: (GET_MODEL_STATUS, double.status),
@@ -191,9 +191,10 @@ def running_double(tls: Tls | None = None) -> Iterator[ServerDouble]:
     server = grpc.server(ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers((Calls(),))
     if tls is None:
-        double.port = server.add_insecure_port("127.0.0.1:0")
+        double.port = server.add_insecure_port(f"127.0.0.1:{port}")
     else:
-        double.port = server.add_secure_port("127.0.0.1:0", tls.server_credentials())
+        credentials = tls.server_credentials()
+        double.port = server.add_secure_port(f"127.0.0.1:{port}", credentials)
     server.start()
     try:
         yield double
