@@ -586,10 +586,36 @@ class ModelBlessing(Verdict):
         (self.path / ("BLESSED" if blessed else "NOT_BLESSED")).touch()
 
 
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+"""Where TensorFlow Serving looks for warm-up requests, below a version's folder."""
+
+
 class InfraBlessing(Verdict):
-    """Whether a model server can load the model and answer with it."""
+    """Whether a model server can load the model and answer with it.
+
+    A file `INFRA_BLESSED` or `INFRA_NOT_BLESSED`, and the word behind it as the
+    property `verdict`: BLESSED, NOT_BLESSED or INCONCLUSIVE. Where warm-up requests
+    were made they lie inside, and become a part of the version that is pushed.
+    """
 
     TYPE_NAME = "InfraBlessing"
+    ORIGIN = frozenset({"current_model", "current_model_id", "component_id"})
+
+    @property
+    def warmup_file(self) -> Path:
+        """Where the warm-up requests are, if any were made."""
+        return self.path / WARMUP_FILE
+
+    def decide(self, word: str, *, blessed: bool) -> None:
+        """Record the word and the final yes or no, and write the file that says it.
+
+        Args:
+            word: What was found.
+            blessed: Whether the model may be pushed.
+        """
+        self.properties["verdict"] = word
+        self.properties["blessed"] = int(blessed)
+        (self.path / ("INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED")).touch()
 
 
 ARTIFACT_TYPES: Mapping[str, type[Artifact]] = {

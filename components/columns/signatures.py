@@ -92,7 +92,7 @@ class Signatures:
 
     def __init__(self, subject: str, folder: Path) -> None:
         self._subject = subject
-        graph = _meta_graph(subject, folder / "saved_model.pb")
+        graph = serving_graph(subject, folder)
         self._graph = graph.graph_def
         self._found = {
             name: signature
@@ -141,10 +141,20 @@ class Signatures:
         return Call(name, tuple(arguments))
 
 
-def _meta_graph(subject: str, file: Path) -> Any:
+def serving_graph(subject: str, folder: Path) -> Any:
+    """Return the graph of a SavedModel that serves, a MetaGraphDef.
+
+    Args:
+        subject: What the model is called in texts.
+        folder: The folder of the SavedModel.
+
+    Raises:
+        DataError: If there is no SavedModel, or no such graph in it.
+    """
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
+    file = folder / "saved_model.pb"
     if not file.is_file():
         raise DataError(
             f"{subject} has no SavedModel at '{file.parent}'. Let its Trainer write "

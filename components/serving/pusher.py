@@ -15,12 +15,13 @@ from penstock.components.serving.version_dir import (
     versions,
 )
 from penstock.schemas.artifacts import (
+    WARMUP_FILE,
     InfraBlessing,
     Model,
     ModelBlessing,
     PushedModel,
 )
-from penstock.schemas.digests import folder_manifest, manifest_digest
+from penstock.schemas.digests import file_digest, folder_manifest, manifest_digest
 from penstock.schemas.errors import DataError, PipelineError, ServingError
 
 
@@ -36,6 +37,8 @@ class Pusher(Component):
     in a process of its own. A model that was changed since it was made, does not load,
     or has no signature is refused.
 
+    Where an InfraValidator made a warm-up file, the version has it.
+
     Example:
         pusher = Pusher(
             model=trainer.model, blessing=evaluator.blessing, serving_dir=serving_dir
@@ -44,9 +47,10 @@ class Pusher(Component):
     Attributes:
         model: The model to push.
         blessing: The verdict on its quality; the push waits for a yes.
-        infra_blessing: The verdict on whether a server can run it, likewise.
+        infra_blessing: The verdict on whether a server can run it, likewise. What it
+            has loaded need not be loaded again, and its warm-up file is pushed.
         serving_dir: The serving directory, on a POSIX file system; made if missing.
-        pushed_model: Copy of the SavedModel. Its properties `pushed_version`,
+        pushed_model: Copy of what was pushed. Its properties `pushed_version`,
             `pushed_destination` (the version's folder) and `digest` say what it became.
     """
 
@@ -85,6 +89,8 @@ class Pusher(Component):
             if found[-1] != number:
                 return f"version {found[-1]} was pushed after version {number}"
             changed = verify(directory, number)
+            if _digest_of(self.pushed_model.path / WARMUP_FILE) != self._warmup_digest:
+                return f"version {number} has another warm-up file than it would now"
         except ServingError as error:
             return f"version {number} cannot be looked at: {error}"
         return (
@@ -98,12 +104,15 @@ class Pusher(Component):
             DataError: If the model is not what its producer wrote, or does not load.
             ServingError: If the serving directory cannot take it.
         """
-        digest = _serving_digest(self.model)
+        manifest = serving_manifest(self.model)
+        loaded = self._loaded_before(manifest_digest(manifest))
 
         def progress() -> None:
             context.progress(0)
 
         def check(copy: Path) -> dict[str, Any]:
+            if loaded is not None:
+                return loaded
             context.logger.info("Loading %s in a process of its own", self.model.uri)
             subject = f"Model '{self.model.uri}'"
             return check_loads(copy, subject, context.temp_dir, progress)
@@ -111,9 +120,11 @@ class Pusher(Component):
         # Copied before it is pushed, so that a full disk stops both; and never linked:
         # a link would change with the served files, or they with it.
         copy_folder(self.model.serving_dir, self.pushed_model.path, progress)
+        manifest.update(self._add_warmup())
+        digest = manifest_digest(manifest)
         version = push(
             local_directory(self.serving_dir),
-            self.model.serving_dir,
+            self.pushed_model.path,
             digest=digest,
             check=check,
             progress=progress,
@@ -128,21 +139,47 @@ class Pusher(Component):
             digest=digest,
         )
 
+    @property
+    def _warmup_digest(self) -> str:
+        """Digest of the warm-up file that a version has now; empty if it has none."""
+        if self.infra_blessing is not None:
+            made = _digest_of(self.infra_blessing.warmup_file)
+            if made:
+                return made
+        return _digest_of(self.model.serving_dir / WARMUP_FILE)
 
-def _serving_digest(model: Model) -> str:
-    """Return the digest of a model's SavedModel, read from its bytes.
+    def _add_warmup(self) -> dict[str, tuple[str, int]]:
+        """Copy the warm-up file beside the model; return its entry in the manifest."""
+        blessing = self.infra_blessing
+        if blessing is None or not blessing.warmup_file.is_file():
+            return {}
+        _check_unchanged(blessing, folder_manifest(blessing.path))
+        folder = Path(WARMUP_FILE).parent
+        target = self.pushed_model.path / folder
+        target.mkdir(exist_ok=True)
+        copied = copy_folder(blessing.warmup_file.parent, target)
+        return {(folder / name).as_posix(): entry for name, entry in copied.items()}
+
+    def _loaded_before(self, digest: str) -> dict[str, Any] | None:
+        """Return what loading the model gave, if the blessing is of the same bytes."""
+        blessing = self.infra_blessing
+        if blessing is None or blessing.properties.get("model_digest") != digest:
+            return None
+        said = {
+            key: blessing.properties.get(key) for key in ("signatures", "tensorflow")
+        }
+        return said if all(said.values()) else None
+
+
+def serving_manifest(model: Model) -> dict[str, tuple[str, int]]:
+    """Return what a model's SavedModel holds, as `folder_manifest` reads it.
 
     Raises:
         DataError: If the artifact has other bytes than those recorded, or no
             SavedModel.
     """
     manifest = folder_manifest(model.path)
-    found = manifest_digest(manifest)
-    if model.digest and model.digest != found:
-        raise DataError(
-            f"Model '{model.uri}' has the digest '{found}' where '{model.digest}' was "
-            "recorded when it was made: something wrote to it since. Train it again."
-        )
+    _check_unchanged(model, manifest)
     prefix = model.serving_dir.relative_to(model.path).as_posix() + "/"
     serving = {
         path.removeprefix(prefix): entry
@@ -154,4 +191,25 @@ def _serving_digest(model: Model) -> str:
             f"Model '{model.uri}' has no SavedModel in '{prefix}'. It was moved or "
             "deleted; train it again."
         )
-    return manifest_digest(serving)
+    return serving
+
+
+def _check_unchanged(
+    artifact: Model | InfraBlessing, manifest: dict[str, tuple[str, int]]
+) -> None:
+    found = manifest_digest(manifest)
+    if artifact.digest and artifact.digest != found:
+        cure = (
+            "Train it again."
+            if isinstance(artifact, Model)
+            else "Run its InfraValidator again."
+        )
+        raise DataError(
+            f"{artifact.TYPE_NAME} '{artifact.uri}' has the digest '{found}' where "
+            f"'{artifact.digest}' was recorded when it was made: something wrote to it "
+            f"since. {cure}"
+        )
+
+
+def _digest_of(file: Path) -> str:
+    return file_digest(file) if file.is_file() else ""

@@ -53,7 +53,11 @@ class Graph:
     """
 
     def __init__(
-        self, folder: Path, tags: frozenset[str], threads: int | None = None
+        self,
+        folder: Path,
+        tags: frozenset[str],
+        threads: int | None = None,
+        restore: bool = True,
     ) -> None:
         """Load a SavedModel.
 
@@ -62,6 +66,7 @@ class Graph:
             tags: The tags of its meta graph, all of them and no others.
             threads: Threads within and between operations; None lets TensorFlow
                 choose. Set once per process: the first model loaded decides.
+            restore: Restore the variables.
 
         Raises:
             ServableError: It cannot be loaded.
@@ -70,7 +75,8 @@ class Graph:
         _check_constants(self.meta_graph)
         try:
             self._session = _session(self.meta_graph, threads)
-            _restore(self, folder)
+            if restore:
+                _restore(self, folder)
             _initialize(self, folder)
         except Exception as error:  # TensorFlow raises anything on a damaged model
             raise servable_error(error) from error

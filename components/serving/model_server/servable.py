@@ -59,6 +59,8 @@ class Servable:
         version: int | None = None,
         tags: Iterable[str] = ("serve",),
         check_method_names: bool = False,
+        as_content: bool = False,
+        restore: bool = True,
     ) -> None:
         """Load a SavedModel; warm-up records are not replayed (see `replay`).
 
@@ -72,6 +74,9 @@ class Servable:
                 the one of the call, as `--enable_signature_method_name_check` does.
                 Without it, as by default there, Classify and Regress only ask that
                 inputs and outputs have the right names.
+            as_content: Put the numbers of Predict's answers into `tensor_content`, as
+                `--enable_serialization_as_tensor_content` does.
+            restore: Restore the variables; without them every request fails.
 
         Raises:
             ServableError: It cannot be loaded.
@@ -79,7 +84,8 @@ class Servable:
         self.folder = Path(folder)
         self._version = version
         self._check_method_names = check_method_names
-        self._graph = Graph(self.folder, frozenset(tags), threads)
+        self._as_content = as_content
+        self._graph = Graph(self.folder, frozenset(tags), threads, restore)
         self._signature_defs = dict(self._graph.meta_graph.signature_def)
         self.signatures: Mapping[str, meta_graph_pb2.SignatureDef] = {
             name: signature
@@ -115,7 +121,7 @@ class Servable:
         outputs = run(request)
         self._stamp(response.model_spec, request.model_spec.name, name)
         for alias, value in outputs.items():
-            _encode(alias, value, response.outputs[alias])
+            _encode(alias, value, response.outputs[alias], self._as_content)
         return response
 
     def classify(
@@ -527,9 +533,9 @@ def _joined(names: Iterable[str]) -> str:
 # --- outputs
 
 
-def _encode(alias: str, value: Array, proto: Any) -> None:
+def _encode(alias: str, value: Array, proto: Any, as_content: bool) -> None:
     try:
-        to_proto(value, proto)
+        to_proto(value, proto, as_content=as_content)
     except ValueError as error:
         raise ServableError(
             Code.UNIMPLEMENTED, f"Output '{alias}' cannot be encoded: {error}"

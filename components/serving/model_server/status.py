@@ -1,32 +1,11 @@
-"""The canonical codes of gRPC and TensorFlow, and the error that carries one."""
+"""The error that a client is told, with the canonical code it goes under."""
 
 from __future__ import annotations
 
-from enum import IntEnum
-
+from penstock.components.serving.descriptors import Code
 from penstock.schemas.errors import ServingError
 
-
-class Code(IntEnum):
-    """The canonical codes, under the names TensorFlow Serving's metrics use."""
-
-    OK = 0
-    CANCELLED = 1
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    DATA_LOSS = 15
-    UNAUTHENTICATED = 16
+__all__ = ["Code", "ServableError"]
 
 
 class ServableError(ServingError):
@@ -41,3 +20,8 @@ class ServableError(ServingError):
         super().__init__(message)
         self.code = code
         self.message = message
+
+    @property
+    def labelled(self) -> str:
+        """The code and the message, as TensorFlow prints a status."""
+        return f"{self.code.name}: {self.message}"

@@ -135,12 +135,15 @@ def _decoded_strings(
     return np.asarray(decoded, np.object_).reshape(shape)
 
 
-def to_proto(array: Array, proto: tensor_pb2.TensorProto) -> None:
+def to_proto(
+    array: Array, proto: tensor_pb2.TensorProto, *, as_content: bool = False
+) -> None:
     """Encode an array as TensorFlow Serving answers: values in the field of their type.
 
     Args:
         array: What to encode, of any shape.
         proto: Filled in; must be empty.
+        as_content: Write the bytes of numbers into `tensor_content` instead.
 
     Raises:
         ValueError: Its type cannot be sent.
@@ -154,6 +157,9 @@ def to_proto(array: Array, proto: tensor_pb2.TensorProto) -> None:
     for size in array.shape:
         proto.tensor_shape.dim.add().size = size
     flat = array.reshape(-1)
+    if as_content and field != "string_val":
+        proto.tensor_content = flat.tobytes()
+        return
     if field == "half_val":
         flat = flat.view(np.uint16)
     elif field == "scomplex_val":

@@ -15,6 +15,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_log_pb2,
 )
+from tensorflow_serving.config import model_server_config_pb2
 
 _VERSION = -987654.0
 """Stands for the version in the template; never the value of anything else."""
@@ -183,3 +184,38 @@ def answer(response: predict_pb2.PredictResponse, name: str = "y") -> list[Any]:
     """Return one output of an answer as a list."""
     values: list[Any] = tf.make_ndarray(response.outputs[name]).tolist()
     return values
+
+
+def config(
+    *,
+    specific: Mapping[str, Iterable[int]] | None = None,
+    latest: Mapping[str, int] | None = None,
+    every: Iterable[str] = (),
+    labels: Mapping[str, Mapping[str, int]] | None = None,
+    **bases: Path | str,
+) -> model_server_config_pb2.ModelServerConfig:
+    """Make a config of models and their serving directories.
+
+    Args:
+        specific: Specific versions, by model.
+        latest: How many of the latest versions, by model.
+        every: Models of which all versions are wanted.
+        labels: Labels and their versions, by model.
+        **bases: Serving directories, by model.
+    """
+    made = model_server_config_pb2.ModelServerConfig()
+    made.model_config_list.SetInParent()
+    for name, base in bases.items():
+        model = made.model_config_list.config.add(
+            name=name, base_path=str(base), model_platform="tensorflow"
+        )
+        policy = model.model_version_policy
+        if specific and name in specific:
+            policy.specific.versions.extend(specific[name])
+        if latest and name in latest:
+            policy.latest.num_versions = latest[name]
+        if name in every:
+            policy.all.SetInParent()
+        for label, version in (labels or {}).get(name, {}).items():
+            model.version_labels[label] = version
+    return made
