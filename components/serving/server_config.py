@@ -7,6 +7,7 @@ arithmetic on messages.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import uuid
@@ -76,6 +77,16 @@ class Served:
             for label, version in pairs.items()
             if version is not None and self.layout == "labels"
         }
+
+    def with_labels_of(self, versions: Collection[int]) -> Served:
+        """Return it without the labels that name other versions than these."""
+        if self.layout != "labels":
+            return self
+        return dataclasses.replace(
+            self,
+            stable=self.stable if self.stable in versions else None,
+            canary=self.canary if self.canary in versions else None,
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -158,7 +169,7 @@ def server_config(
         else:
             _check_replaced(config, own)
     for each in served:
-        _check_labels_in_policy(each)
+        check_labels(each)
         result.model_config_list.config.extend(_entries(each))
     check_config(result)
     return result
@@ -251,7 +262,12 @@ def check_config(config: ModelServerConfig) -> None:
             _check_labels(model.name, model.version_labels, policy.specific.versions)
 
 
-def _check_labels_in_policy(served: Served) -> None:
+def check_labels(served: Served) -> None:
+    """Refuse a label of a version that is not loaded together with it.
+
+    Raises:
+        ServingError: The version is not among those to load.
+    """
     _check_labels(served.model, served.labels, served.versions)
 
 

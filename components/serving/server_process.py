@@ -135,7 +135,7 @@ def started_server(
     )
     if tls is not None:
         ssl_config = folder / "ssl.config"
-        write_text(ssl_config, _ssl_config(tls), mode=0o600)
+        write_text(ssl_config, ssl_config_text(tls), mode=0o600)
         flags = (f"--ssl_config_file={ssl_config}", *flags)
     port, rest_port = _free_ports(port, rest_port)
     arguments = [
@@ -171,8 +171,14 @@ def started_server(
         _stop(process, grace_seconds)
 
 
-def _ssl_config(tls: Tls) -> str:
-    """Return the text of an SSLConfig, which no Python package has the message of."""
+def ssl_config_text(tls: Tls) -> str:
+    """Return what --ssl_config_file takes, for the server's side of TLS.
+
+    The text holds the key: write it where nobody else can read it.
+
+    Raises:
+        ServingError: There is no certificate, or a file is not right.
+    """
     authority, key, certificate = tls.read()
     if key is None or certificate is None:
         raise ServingError(

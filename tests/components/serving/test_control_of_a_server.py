@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,22 @@ import pytest
 from penstock.components.serving.control import Loaded, LoadState
 from penstock.components.serving.messages import (
     PREDICT,
+    ModelServerConfig,
     PredictRequest,
     to_array,
     to_tensor,
 )
+from penstock.components.serving.model_server.options import Ports
+from penstock.components.serving.model_server.server import ModelServer
 from penstock.components.serving.security import Tls, open_channel, read_token
-from penstock.components.serving.server_config import Served, read_config
+from penstock.components.serving.server_config import (
+    Served,
+    server_config,
+    write_config,
+)
 from penstock.components.serving.server_process import (
-    PYTHON_SERVER,
     RunningServer,
-    find_server,
+    ssl_config_text,
     started_server,
 )
 from penstock.components.serving.target import TfServingTarget
@@ -147,7 +153,7 @@ def test_labels_move_in_two_phases_and_no_request_is_lost(
         by_label: Any = {"name": "labelled", "version_label": "stable"}
         assert answer(running.address, **by_label) == 1
         target.load((1, 2))
-        with pytest.raises(ServingError, match="cannot become canary|never"):
+        with pytest.raises(ServingError, match=r"cannot become canary|never"):
             while target.states().get(2) != AVAILABLE:
                 target.announce(1, 2)
             raise ServingError("never")
@@ -166,102 +172,117 @@ def test_labels_move_in_two_phases_and_no_request_is_lost(
         target.release()
 
 
+@contextmanager
+def in_process(
+    folder: Path, served: tuple[Served, ...] = (), **settings: Any
+) -> Iterator[Ports]:
+    """Run the Python server in this process, which has TensorFlow already."""
+    folder.mkdir(exist_ok=True)
+    boot, monitoring = folder / "boot.config", folder / "monitoring.config"
+    write_config(boot, server_config(ModelServerConfig(), served))
+    monitoring.write_text("prometheus_config { enable: true }")
+    with ModelServer(
+        model_config_file=str(boot),
+        monitoring_config_file=str(monitoring),
+        rest_api_port="auto",
+        file_system_poll_wait_seconds=0.1,
+        max_num_load_retries=0,
+        num_load_threads=1,
+        num_unload_threads=1,
+        **settings,
+    ) as server:
+        yield server.ports
+
+
 def test_a_server_with_models_of_others_is_left_alone(
     template: Path, serving: Path, tmp_path: Path
 ) -> None:
     other = save_version(template, tmp_path / "other", 7).parent
-    with started_server(
-        [Served("other", other, (7,), "labels")], tmp_path / "server"
-    ) as server:
-        with TfServingTarget(
-            "ranker", serving, server.address, rest_address=server.rest_address
-        ) as target:
-            with pytest.raises(ServingError, match=r"holds .*other'.*would unload"):
-                target.load((1,))
-        assert answer(server.address, name="other") == 7
+    others = Served("other", other, (7,), "labels")
+    with in_process(tmp_path / "server", (others,)) as ports:
+        assert ports.rest_url is not None
+        rest = ports.rest_url.removeprefix("http://")
+        target = TfServingTarget("ranker", serving, ports.address, rest_address=rest)
+        with target, pytest.raises(ServingError, match=r"'other'.* would unload"):
+            target.load((1,))
+        assert answer(ports.address, name="other") == 7
         # The file that lists them makes them known.
         with TfServingTarget(
             "ranker",
             serving,
-            server.address,
-            rest_address=server.rest_address,
-            user_config=server.boot_config,
+            ports.address,
+            rest_address=rest,
+            user_config=tmp_path / "server" / "boot.config",
         ) as target:
             target.load((1,))
             until(lambda: target.states().get(1) == AVAILABLE)
-        assert answer(server.address, name="other") == 7
-        assert answer(server.address, name="ranker__v1") == 1
+        assert answer(ports.address, name="other") == 7
+        assert answer(ports.address, name="ranker__v1") == 1
 
 
 def test_a_server_that_polls_a_file_follows_it(serving: Path, tmp_path: Path) -> None:
     file = tmp_path / "server" / "boot.config"
     with (
-        started_server(
-            [],
-            tmp_path / "server",
-            flags=("--model_config_file_poll_wait_seconds=1",),
-        ) as server,
-        TfServingTarget("ranker", serving, server.address, config_file=file) as target,
+        in_process(
+            tmp_path / "server", model_config_file_poll_wait_seconds=0.1
+        ) as ports,
+        TfServingTarget("ranker", serving, ports.address, config_file=file) as target,
     ):
         target.load((1,))
         until(lambda: target.states().get(1) == AVAILABLE)
         target.load((2,))
         until(lambda: target.states().get(2) == AVAILABLE)
         until(lambda: target.states()[1].state is LoadState.END)
-        assert answer(server.address, name="ranker__v2") == 2
+        assert answer(ports.address, name="ranker__v2") == 2
 
 
-def test_a_server_that_died_comes_back_with_its_versions(
+def test_a_server_that_is_started_anew_comes_back_with_its_versions(
     serving: Path, tmp_path: Path
 ) -> None:
     boot = tmp_path / "kept.config"
     with (
-        started_server([], tmp_path / "server") as server,
+        in_process(tmp_path / "server") as ports,
         TfServingTarget(
-            "ranker", serving, server.address, layout="labels", boot_config=boot
+            "ranker", serving, ports.address, layout="labels", boot_config=boot
         ) as target,
     ):
         target.load((1, 2))
         until(lambda: list(target.states().values()).count(AVAILABLE) == 2)
         target.announce(1, 2)
+    port = int(ports.address.rpartition(":")[2])
     with (
-        started_server([], tmp_path / "again", user_config=boot) as server,
-        TfServingTarget("ranker", serving, server.address, layout="labels") as target,
+        ModelServer(model_config_file=str(boot), port=port) as server,
+        TfServingTarget("ranker", serving, ports.address, layout="labels") as target,
     ):
-        assert target.states() == {1: AVAILABLE, 2: AVAILABLE}
-        assert read_config(boot).model_config_list.config[0].name == "ranker"
+        assert server.ports.address == ports.address
+        by_label: Any = {"name": "ranker", "version_label": "stable"}
+        assert refusal(lambda: answer(ports.address, **by_label)) == "INVALID_ARGUMENT"
+        # It has its versions by itself, and its labels as soon as somebody looks.
+        until(lambda: list(target.states().values()).count(AVAILABLE) == 2)
+        assert answer(ports.address, **by_label) == 1
+        assert answer(ports.address, name="ranker", version_label="canary") == 2
 
 
-@pytest.mark.skipif(
-    find_server()[-1] != PYTHON_SERVER, reason="the real server has no such port"
-)
 def test_control_has_a_port_and_a_token_of_its_own(
     serving: Path, tmp_path: Path
 ) -> None:
     token = write_secret(tmp_path / "token", b"a-token-of-some-length")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        control = f"127.0.0.1:{taken.getsockname()[1]}"
-    with started_server(
-        [],
-        tmp_path / "server",
-        flags=(
-            f"--control_port={control.rpartition(':')[2]}",
-            f"--control_token_file={token}",
-        ),
-    ) as server:
-        with TfServingTarget("ranker", serving, server.address) as target:
-            with pytest.raises(ServingError):  # this port only predicts
-                target.load((1,))
-        with TfServingTarget("ranker", serving, control) as target:
-            with pytest.raises(ServingError, match="without the right token"):
-                target.load((1,))
+    with in_process(
+        tmp_path / "server", control_port="auto", control_token_file=str(token)
+    ) as ports:
+        assert ports.control_address != ports.address
+        target = TfServingTarget("ranker", serving, ports.address)
+        with target, pytest.raises(ServingError, match="does not allow 'Handle"):
+            target.load((1,))
+        target = TfServingTarget("ranker", serving, ports.control_address)
+        with target, pytest.raises(ServingError, match="without the right token"):
+            target.load((1,))
         with TfServingTarget(
-            "ranker", serving, control, token=read_token(token)
+            "ranker", serving, ports.control_address, token=read_token(token)
         ) as target:
             target.load((1,))
             until(lambda: target.states().get(1) == AVAILABLE)
-        assert answer(server.address, name="ranker__v1") == 1
+        assert answer(ports.address, name="ranker__v1") == 1
 
 
 def test_a_server_is_controlled_and_asked_over_mutual_tls(
@@ -269,20 +290,18 @@ def test_a_server_is_controlled_and_asked_over_mutual_tls(
 ) -> None:
     authority = Authority(tmp_path / "authority")
     client = Tls(*authority.sign("client"), authority.file)
+    ssl_config = tmp_path / "ssl.config"
+    ours = Tls(*authority.sign("server"), authority.file)
+    ssl_config.write_text(ssl_config_text(ours))
     with (
-        started_server(
-            [],
-            tmp_path / "server",
-            tls=Tls(*authority.sign("server"), authority.file),
-            client_tls=client,
-        ) as server,
-        TfServingTarget("ranker", serving, server.address, tls=client) as target,
+        in_process(tmp_path / "server", ssl_config_file=str(ssl_config)) as ports,
+        TfServingTarget("ranker", serving, ports.address, tls=client) as target,
     ):
         target.load((1,))
         until(lambda: target.states().get(1) == AVAILABLE)
-        assert answer(server.address, client, name="ranker__v1") == 1
+        assert answer(ports.address, client, name="ranker__v1") == 1
         nobody = Tls(authority=authority.file)
         assert (
-            refusal(lambda: answer(server.address, nobody, name="ranker__v1"))
+            refusal(lambda: answer(ports.address, nobody, name="ranker__v1"))
             == "UNAVAILABLE"
         )
