@@ -11,6 +11,7 @@ import io
 import multiprocessing
 import os
 import signal
+import sqlite3
 import threading
 import time
 import traceback
@@ -71,6 +72,24 @@ class Calls:
                 setattr(os, name, self._file_call(f"os.{name}", call, below))
         fcntl.flock = self._file_call("flock", fcntl.flock, below)
         builtins.open = io.open = self._file_call("open", builtins.open, below)
+
+    def hook_sqlite(self) -> None:
+        """Put itself before and after every statement of SQLite, for good.
+
+        SQLite writes its files by itself, where no call can be hooked; what is on the
+        disk changes with its statements.
+        """
+        around = self._around
+
+        class Recorded(sqlite3.Connection):
+            def execute(self, sql: str, *args: Any) -> Any:
+                label = f"sqlite {' '.join(sql.split()[:3])}"
+                return around(label, lambda: super(Recorded, self).execute(sql, *args))
+
+        connect = sqlite3.connect
+        sqlite3.connect = lambda *args, **kwargs: connect(
+            *args, **{**kwargs, "factory": Recorded}
+        )
 
     def hook(
         self, owner: Any, name: str, label: Callable[[tuple[Any, ...]], str]

@@ -1,11 +1,13 @@
-"""Kills pushes at every file-system call and counts what a watcher saw of them.
+"""Kills pushes at every call of the file system and the ledger, under a watcher.
 
-Every point is a moment before or after one call of the staging and the commit, found
-by running a push whose calls are recorded. A child process runs a push and kills
-itself at the point; another push must then succeed. Meanwhile a watcher in a process
-of its own lists the serving directory and compares every version that it has not seen
-before, byte by byte, with its manifest. A copier that writes in place goes through the
-same; a harness that does not catch it proves nothing and fails.
+Every point is a moment before or after one call of the staging and the commit, or one
+statement of the ledger, found by running a push whose calls are recorded. A child
+process runs a push and kills itself at the point; another push must then succeed, and
+the ledger say of every version that lies there, once, that it was pushed. Meanwhile a
+watcher in a process of its own lists the serving directory and compares every version
+that it has not seen before, byte by byte, with its manifest. Thousands of pushes that
+nobody kills go through the same, and a copier that writes in place; a harness that does
+not catch it proves nothing and fails.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import random
 import re
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -113,6 +116,7 @@ def _recorded(directory: Path, model: Path, kill_at: str | None) -> Calls:
     """Put the recorder of calls between this process and the file system."""
     calls = Calls(_named(directory, model), kill_at)
     calls.hook_files()
+    calls.hook_sqlite()
     calls.hook(
         durable,
         "_renameat2",
@@ -169,6 +173,22 @@ def _fault(directory: Path, name: str) -> str | None:
     if found != {path: entry["sha256"] for path, entry in files.items()}:
         return f"version {name} holds {sorted(found)}, not what its manifest says"
     return None
+
+
+def _told(directory: Path) -> tuple[list[int], set[int]] | None:
+    """Return the versions that a ledger says were pushed, and those left undecided.
+
+    It shares no code with penstock. None without a ledger.
+    """
+    path = directory / ".penstock" / "ledger.sqlite"
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(path)) as sql:
+        events = sql.execute("SELECT kind, version FROM events ORDER BY seq").fetchall()
+    pushed = [version for kind, version in events if kind == "pushed"]
+    begun = {version for kind, version in events if kind == "pushing"}
+    over = {version for kind, version in events if kind in ("pushed", "withdrawn")}
+    return pushed, begun - over
 
 
 def _watch(pipe: Connection) -> None:
@@ -309,6 +329,9 @@ class _Site:
         stems = {int(path.stem) for path in (control / "manifests").iterdir()}
         if stems != set(after):
             bad.append(f"manifests {sorted(stems)} beside versions {after}")
+        told = _told(directory)
+        if told is not None and told != (after, set()):
+            bad.append(f"the ledger says {told} were pushed and begun, not {after}")
         seen = self.watcher.look_at(self._root / "nothing")
         if seen != len(after):
             bad.append(f"the watcher checked {seen} of the versions {after}")
@@ -411,6 +434,30 @@ def push_at_once(site: _Site, pushers: int) -> list[int]:
     return given
 
 
+def push_often(site: _Site, pushes: int, pushers: int = 4) -> int:
+    """Push again and again from several processes, bytes that were checked before.
+
+    Returns:
+        How many versions there are then, beside the one that was pushed first.
+    """
+    directory = site.prepare("first", leave_nothing)
+    site.watcher.look_at(directory)
+    _run(site.pusher, directory, site.model)
+
+    def work(pipe: Connection) -> None:
+        for _ in range(share):
+            site.pusher(directory, site.model)
+        pipe.send(share)
+
+    share = pushes // pushers
+    for child in [forked(work) for _ in range(pushers)]:
+        answered(*child)
+    made = len(_numbers(directory)) - 1
+    site.examine(directory, f"{pushes} pushes")
+    shutil.rmtree(directory)
+    return made
+
+
 def _control(root: Path, kills: int) -> dict[str, int]:
     """Send the copier that writes in place through the same; it must be caught."""
     with _watching() as watcher:
@@ -418,12 +465,17 @@ def _control(root: Path, kills: int) -> dict[str, int]:
         points = find_points(site, leave_nothing)
         counts = Counter(dict.fromkeys(points, 0))
         kill_at_points(site, leave_nothing, counts, kills)
+        seen = len(watcher.faults)
+        pushes = push_often(site, 4 * kills, pushers=1)
+        seen_alive = len(watcher.faults) - seen
     caught = {
         "in_place_kills": kills,
         "in_place_partial_versions": site.partial,
-        "in_place_partial_versions_watched": len(watcher.faults),
+        "in_place_partial_versions_watched": seen,
+        "in_place_pushes": pushes,
+        "in_place_pushes_caught": seen_alive,
     }
-    if not (site.partial and watcher.faults):
+    if not (site.partial and seen and seen_alive):
         raise RuntimeError(
             f"The copier that writes in place was not caught ({caught}), so this "
             "harness proves nothing about other pushes."
@@ -442,6 +494,9 @@ def main(argv: list[str]) -> dict[str, Any]:
     parser.add_argument("--random-kills", type=int, default=50)
     parser.add_argument("--control-kills", type=int, default=40)
     parser.add_argument("--pushers", type=int, default=32)
+    parser.add_argument(
+        "--pushes", type=int, default=2000, help="pushes that nobody kills"
+    )
     parser.add_argument(
         "--state",
         type=Path,
@@ -486,6 +541,9 @@ def _measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
                 draft.replace(options.state)
             return sums
 
+        began = time.monotonic()
+        pushes = push_often(site, options.pushes)
+        push_seconds = time.monotonic() - began
         given = push_at_once(site, options.pushers)
         kill_at_random(site, options.random_kills, random_kills)
         random_kills += options.random_kills
@@ -502,6 +560,8 @@ def _measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
         "kills": sum(counts.values()),
         "least_kills_per_point": min(counts.values()),
         **sums,
+        "pushes": pushes,
+        "push_seconds": round(push_seconds, 1),
         "pushers": options.pushers,
         "distinct_versions": len(set(given)),
         **control,

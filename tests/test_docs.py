@@ -60,10 +60,12 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "environment.md",
         "evaluation.md",
         "housekeeping.md",
+        "infra-validation.md",
         "ingestion.md",
         "lineage.md",
         "models.md",
         "resolvers.md",
+        "router.md",
         "runners.md",
         "runs.md",
         "serving-directory.md",
@@ -131,6 +133,18 @@ def test_the_guide_to_slices_prints_what_it_says(tmp_path: Path) -> None:
 
 def test_the_guide_to_housekeeping_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "housekeeping.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_infra_validation_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "infra-validation.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_the_router_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "router.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
     assert run_blocks(tmp_path, guide) == said
 

@@ -231,6 +231,18 @@ class Parent:
         os.write(self._file, line.encode())
 
 
+def _own_peak_bytes() -> int:
+    """Return the most memory that this process had resident; 0 where it is not told.
+
+    Not `ru_maxrss`, which counts what the parent had when it started this process.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
 def main(entry: str, memory: str, answer: str, stages: str, *arguments: str) -> None:
     """Call the function, and write what it returns to a file."""
     import ctypes
@@ -260,8 +272,7 @@ def main(entry: str, memory: str, answer: str, stages: str, *arguments: str) -> 
         raise  # a death like any other
     except Exception:  # not the model: an installation that is broken, or our defect
         found = {_RAISED: traceback.format_exc()}
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found["peak_memory_bytes"] = usage * (1 if sys.platform == "darwin" else 1024)
+    found["peak_memory_bytes"] = _own_peak_bytes()
     partial = f"{answer}.partial"
     Path(partial).write_text(json.dumps(found), encoding="utf-8")
     os.replace(partial, answer)

@@ -205,16 +205,17 @@ class _Examination:
             self._prove(own)
         signatures = Signatures(task.subject, task.folder)
         names = self._names(signatures)
-        ready = {}
+        ready = []
         for name in names:
             found = self._ready(signatures, name)
             if found is not None:
-                ready[name] = found
+                ready.append(found)
                 self._call(found)
         if task.parity is not None:
             self._compare(task.parity, signatures)
         if task.warm_up is not None and not self._failures:
-            self._make_warm_up(task.warm_up, list(ready.values()))
+            called = [each for each in ready if each.name in self.found["called"]]
+            self._make_warm_up(task.warm_up, called)
 
     def _fail(self, text: str, kind: str = "answers") -> None:
         found = {"text": text, "kind": kind}
@@ -291,7 +292,9 @@ class _Examination:
         self.found["called"][ready.name] = report
         if wrong:
             also = len(wrong) - 1
-            more = f" So do {also:,} more requests." if also else ""
+            more = ""
+            if also:
+                more = f" So {_requests(also)}."
             self._fail(f"{wrong[0][1]}{more}", self._kind)
             return
         self._measure(ready, requests, report)
@@ -300,7 +303,7 @@ class _Examination:
         try:
             return ready.request(places)
         except DataError as error:  # the row says what no tensor of this type can
-            self._cannot_tell(f"{ready.title} was not called. {error}")
+            self._cannot_tell(f"{ready.title} was not called on all rows. {error}")
             return None
 
     def _tell(self, ready: Ready, places: Sequence[int]) -> None:
@@ -351,7 +354,13 @@ class _Examination:
         import tensorflow as tf
 
         response = self._servable.predict(request)
-        return {name: tf.make_ndarray(each) for name, each in response.outputs.items()}
+        found = {}
+        for name, tensor in response.outputs.items():
+            values = tf.make_ndarray(tensor)
+            if tensor.dtype == tf.bfloat16.as_datatype_enum:  # NumPy knows no such
+                values = values.astype("float32")
+            found[name] = values
+        return found
 
     def _measure(
         self, ready: Ready, requests: list[PredictRequest], report: dict[str, Any]
@@ -364,7 +373,15 @@ class _Examination:
         for number in range(_UNMEASURED + latency.requests):
             request = requests[number % len(requests)]
             started = time.perf_counter()
-            self._servable.predict(request)
+            try:
+                self._servable.predict(request)
+            except Exception as error:  # whatever a model raises, now and then
+                self._fail(
+                    f"{ready.title} fails when it is asked again: "
+                    f"{warmup.first_line(error)}. Make the model answer the same "
+                    "request every time."
+                )
+                return
             taken = time.perf_counter() - started
             if time.perf_counter() - told > _TOLD_SECONDS:
                 told = time.perf_counter()
@@ -545,6 +562,10 @@ def quantile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that so large a share of the values does not exceed."""
     place = math.ceil(share * len(values) - 1e-9) - 1
     return sorted(values)[max(place, 0)]
+
+
+def _requests(more: int) -> str:
+    return "does 1 more request" if more == 1 else f"do {more:,} more requests"
 
 
 def _small(title: str) -> str:

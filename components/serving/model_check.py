@@ -198,12 +198,15 @@ def _remarks(found: dict[str, Any], parity: Parity | None) -> list[str]:
     for name, called in found.get("called", {}).items():
         left = called["rows_left_out"]
         if left:
+            rows = "1 row that has" if left == 1 else f"{left:,} rows that have"
             remarks.append(
-                f"Signature '{name}' was called without {left:,} rows that have no "
-                "value, or another number of values, of what it takes."
+                f"Signature '{name}' was called without {rows} no value, or another "
+                "number of values, of what it takes."
             )
     if parity is None:
         remarks.append("Nothing was compared with the training path: no parity is set.")
     if found.get("warmup_records") is not None:
-        remarks.append(f"{found['warmup_records']:,} warm-up records ran.")
+        count = found["warmup_records"]
+        records = "1 warm-up record" if count == 1 else f"{count:,} warm-up records"
+        remarks.append(f"{records} ran.")
     return remarks

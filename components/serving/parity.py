@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
 _SHOWN = 3  # rows that differ
+_TEXT = "OSU"  # kinds of NumPy arrays that hold text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +257,11 @@ def _aligned(
             f"training path, {parity.other}, gives {trained.shape}. Compare outputs of "
             "one shape."
         )
+    if (served.dtype.kind in _TEXT) != (trained.dtype.kind in _TEXT):
+        raise NotComparable(
+            f"Output '{name}' is {_kind(served)}, and the training path, "
+            f"{parity.other}, gives {_kind(trained)}. Compare outputs of one kind."
+        )
     return served.reshape(rows, -1), trained.reshape(rows, -1)
 
 
@@ -268,13 +274,15 @@ def differing(a: Array, b: Array, rtol: float, atol: float) -> tuple[Array, floa
     import numpy as np
 
     if a.dtype.kind in "fc" or b.dtype.kind in "fc":
-        x, y = a.astype(np.float64), b.astype(np.float64)
+        is_complex = "c" in (a.dtype.kind, b.dtype.kind)
+        kind = np.complex128 if is_complex else np.float64
+        x, y = a.astype(kind), b.astype(kind)
         wrong = ~np.isclose(x, y, rtol=rtol, atol=atol, equal_nan=True)
         with np.errstate(invalid="ignore"):
             gaps = np.abs(x - y)
         finite = gaps[np.isfinite(gaps)]
         return wrong, float(finite.max()) if finite.size else 0.0
-    if a.dtype.kind in "OSU" or b.dtype.kind in "OSU":
+    if a.dtype.kind in _TEXT:
         wrong = np.array(
             [
                 [_text(x) != _text(y) for x, y in zip(*each, strict=True)]
@@ -288,6 +296,10 @@ def differing(a: Array, b: Array, rtol: float, atol: float) -> tuple[Array, floa
     return wrong, float(gaps.max()) if gaps.size else 0.0
 
 
+def _kind(values: Array) -> str:
+    return "text" if values.dtype.kind in _TEXT else str(values.dtype)
+
+
 def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
@@ -295,4 +307,5 @@ def _text(value: Any) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, bytes | str):
         return f"'{_text(value)[:60]}'"
-    return f"{value:.9g}" if hasattr(value, "dtype") else str(value)
+    is_float = hasattr(value, "dtype") and value.dtype.kind == "f"
+    return f"{value:.9g}" if is_float else str(value)

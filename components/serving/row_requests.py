@@ -155,7 +155,7 @@ def make_ready(
                 is_failure=True,
             ) from error
         raise NotCallable(
-            f"{title} was not called. {error} Or name the signatures to call with "
+            f"{error} It was not called: if it need not be, name the others with "
             "signatures=(...)."
         ) from error
     return _with_rows(name, inputs, title, call, Inputs(batch, split))

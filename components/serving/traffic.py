@@ -243,7 +243,8 @@ class Traffic:
                 return frozenset()
             for (step, arm), tally in report.tallies.items():
                 sql.execute(
-                    "INSERT OR REPLACE INTO tallies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO tallies "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         report.rollout,
                         report.router,

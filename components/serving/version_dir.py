@@ -17,9 +17,12 @@ from penstock.components.serving.durable import (
     rename_new,
     sync_folder,
 )
-from penstock.components.serving.locks import file_lock, locked
+from penstock.components.serving.ledger import Ledger
+from penstock.components.serving.locks import file_lock
 from penstock.components.serving.place import control, explained, local_directory
 from penstock.components.serving.staging import staged
+from penstock.components.serving.standing import LIFE
+from penstock.components.serving.stock import origin_of, stocktaking
 from penstock.components.serving.versions import (
     MAX_VERSION,
     Version,
@@ -55,15 +58,17 @@ def push(
     progress: Callable[[], object] = lambda: None,
     model_uri: str | None = None,
     run_id: str | None = None,
+    blessing: str | None = None,
 ) -> Version:
     """Copy a SavedModel into a serving directory as its next version.
 
     The copy is made below `.penstock/`, forced to disk, read back and compared with
     what was read from `model`, and checked. Then, under a lock, the next number is
-    written as the high-water mark, the manifest is written, and the copy is renamed to
-    the number: whoever sees the number sees all of the version and its manifest, and
-    numbers appear in rising order however many pushes run at once. A push that is
-    killed leaves only a folder that the next push removes.
+    written as the high-water mark, the manifest is written, the ledger is told what is
+    to come, the copy is renamed to the number, and the ledger is told that it was
+    pushed: whoever sees the number sees all of the version and its manifest, and
+    numbers appear in rising order however many pushes run at once. Of a push that is
+    killed the next writer finds a folder to remove, or a version to write down.
 
     Args:
         serving_dir: The serving directory; made if it is missing.
@@ -75,6 +80,7 @@ def push(
         progress: Called often; may raise to stop the push.
         model_uri: Folder of the Model artifact, to be recorded.
         run_id: Pipeline run that pushes, to be recorded.
+        blessing: Folder of the ModelBlessing that let it through, to be recorded.
 
     Returns:
         The version that is visible now.
@@ -105,6 +111,7 @@ def push(
             "size_bytes": needed,
             "model_uri": model_uri,
             "run_id": run_id,
+            "blessing": blessing,
             "checked": checked,
             "files": {
                 path: {"sha256": sha256, "bytes": size}
@@ -152,10 +159,10 @@ def _commit(
     record: Mapping[str, Any],
     progress: Callable[[], object],
 ) -> Version:
-    with locked(directory, progress):
-        number = _high_water(directory)
+    with Ledger(directory) as ledger, stocktaking(ledger, progress):
+        number = max([_high_water(directory), *ledger.last_kinds(LIFE)])
         while True:
-            # Manifests count too: they outlive a lost high-water mark.
+            # Manifests count too: they outlive a lost high-water mark and ledger.
             names = os.listdir(control(directory, "manifests"))
             stems = [name.removesuffix(".json") for name in names]
             number = next_version([*os.listdir(directory), *stems], number)
@@ -170,11 +177,10 @@ def _commit(
             publish(staging, number, control(directory, "high-water"))
             manifest = control(directory, "manifests", f"{number}.json")
             pushed_at = datetime.now(timezone.utc)
-            publish(
-                staging,
-                {"version": number, "pushed_at": pushed_at.isoformat(), **record},
-                manifest,
-            )
+            full = {"version": number, "pushed_at": pushed_at.isoformat(), **record}
+            publish(staging, full, manifest)
+            with ledger.writing() as transaction:
+                transaction.event("pushing", number, **origin_of(full))
             target = os.path.join(directory, str(number))
             try:
                 rename_new(os.path.join(staging, "model"), target)
@@ -183,6 +189,8 @@ def _commit(
                 os.unlink(manifest)
                 continue
             sync_folder(directory)
+            with ledger.writing() as transaction:
+                transaction.event("pushed", number, **origin_of(full))
             return Version(
                 number=number,
                 path=Path(target),

@@ -34,6 +34,12 @@ class VersionState(str, Enum):
     """No manifest: another tool put it there."""
     DAMAGED = "damaged"
     """Files are missing, added or of another size, or the manifest is unreadable."""
+    MISSING = "missing"
+    """The ledger knows it, nobody deleted it here, and it is gone."""
+
+
+DENIED = ".denied"
+"""What the name of a quarantined version ends in, so that it is no number."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,8 @@ def versions(serving_dir: Path) -> tuple[Version, ...]:
         found = [
             version
             for name in os.listdir(directory)
-            if (number := parse_version(name)) is not None
-            and (version := _version(directory, name, number)) is not None
+            if parse_version(name) is not None
+            and (version := version_at(directory, name)) is not None
         ]
     return tuple(sorted(found, key=lambda version: (version.number, version.path)))
 
@@ -116,23 +122,41 @@ def verify(serving_dir: Path, version: int) -> tuple[str, ...]:
         ServingError: There is no such version, or it has no manifest.
     """
     directory = existing(serving_dir)
-    known = [entry.number for entry in versions(directory)]
-    if version not in known:
-        raise ServingError(
-            f"Serving directory '{directory}' has no version {version} "
-            f"(it has {', '.join(map(str, known)) or 'none'}). Name one of these."
-        )
+    folder = directory / str(version)
+    if not folder.is_dir():
+        folder = directory / f"{version}{DENIED}"
+    known = [each.number for each in versions(directory)]
+    if not folder.is_dir() and version not in known:
+        raise absent(directory, version, known)
     record = read_manifest(directory, version)
-    if record is None:
+    if record is None or not folder.is_dir():
         raise ServingError(
             f"Version {version} in '{directory}' has no manifest: it was not pushed "
             "by penstock, so there is nothing to compare it with. Push the model to "
             "get a version that can be verified."
         )
     with explained(str(directory)):
-        return differences(
-            folder_manifest(directory / str(version)), manifest_files(record)
+        return differences(folder_manifest(folder), manifest_files(record))
+
+
+def absent(directory: Path, version: int, known: Iterable[int]) -> ServingError:
+    """Return the error that says that there is no such version.
+
+    Args:
+        directory: The serving directory.
+        version: The number.
+        known: The versions that there are.
+    """
+    if not (listed := ", ".join(map(str, sorted(known)))):
+        return ServingError(
+            f"Serving directory '{directory}' has no version {version}: it has none at "
+            "all. Push a model first, or name the folder that holds the numbered "
+            "versions."
         )
+    return ServingError(
+        f"Serving directory '{directory}' has no version {version} (it has {listed}). "
+        "Name one of these."
+    )
 
 
 def load_manifest(path: str) -> dict[str, Any]:
@@ -176,7 +200,18 @@ def read_manifest(directory: Path, number: int) -> dict[str, Any] | None:
         return None
 
 
-def _version(directory: Path, name: str, number: int) -> Version | None:
+def version_at(directory: Path, name: str) -> Version | None:
+    """Return the version that lies under a name; None if nothing lies there.
+
+    Args:
+        directory: The serving directory.
+        name: A name that is a number, or that of a quarantined version.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    number = parse_version(name.removesuffix(DENIED))
+    assert number is not None
     path = directory / name
     sizes = _sizes(path)
     if sizes is None:
@@ -184,7 +219,8 @@ def _version(directory: Path, name: str, number: int) -> Version | None:
     size_bytes = sum(sizes.values())
     try:
         # Only '7' is what was pushed as 7; '007' is somebody else's.
-        record = read_manifest(directory, number) if name == str(number) else None
+        is_ours = name.removesuffix(DENIED) == str(number)
+        record = read_manifest(directory, number) if is_ours else None
     except ServingError:
         return Version(number, path, VersionState.DAMAGED, size_bytes)
     if record is None:

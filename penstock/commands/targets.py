@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from penstock.schemas.errors import PenstockError, PipelineError, did_you_mean, quoted
+from penstock.commands.modules import load_module, users_code
+from penstock.schemas.errors import PipelineError, did_you_mean, quoted
 
 if TYPE_CHECKING:
     from penstock.pipelines.pipeline import Pipeline
@@ -48,9 +45,6 @@ def load_pipeline(
     Raises:
         PipelineError: If there is no such thing, or an argument does not fit.
     """
-    import importlib
-    import importlib.util
-
     from penstock.pipelines.pipeline import Pipeline
 
     place, colon, name = target.rpartition(":")
@@ -59,24 +53,8 @@ def load_pipeline(
             f"'{target}' does not name a pipeline. Write MODULE:PIPELINE, as in "
             "penstock.pipelines.taxi:taxi or my_pipeline.py:taxi."
         )
-    sys.path.insert(0, os.getcwd())
-    if place.endswith(".py"):
-        path = Path(place)
-        if not path.is_file():
-            raise PipelineError(f"There is no file '{place}'. Check the path.")
-        sys.path.insert(0, str(path.absolute().parent))
-        place = path.stem
-    try:
-        found = importlib.util.find_spec(place)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise PipelineError(
-            f"There is no module '{place}' on Python's path. Check its name, or name "
-            "a file, as in path/to/module.py:pipeline."
-        )
-    with _users_code(f"Module '{place}' cannot be imported"):
-        module = importlib.import_module(place)
+    module = load_module(place, "pipeline")
+    place = module.__name__
     made = getattr(module, name, None)
     if made is None:
         legal = [
@@ -92,7 +70,7 @@ def load_pipeline(
     arguments: dict[str, Any] = {}
     if not isinstance(made, Pipeline) and callable(made):
         arguments = _arguments(made, name, given)
-        with _users_code(f"'{target}' makes no pipeline"):
+        with users_code(f"'{target}' makes no pipeline"):
             made = made(**arguments)
     elif given:
         raise PipelineError(
@@ -105,28 +83,6 @@ def load_pipeline(
             "function that returns one."
         )
     return made, arguments
-
-
-@contextmanager
-def _users_code(subject: str) -> Iterator[None]:
-    """Say where the user's own code raised: that is no defect of penstock."""
-    from penstock.pipelines.failures import frame_of
-
-    try:
-        yield
-    except PenstockError:
-        raise
-    except Exception as error:
-        if isinstance(error, SyntaxError):
-            text, path, line = error.msg, error.filename, error.lineno
-        else:
-            frame = frame_of(error.__traceback__)
-            assert frame is not None
-            text, path, line = str(error), frame.filename, frame.lineno
-        raise PipelineError(
-            f"{subject}: {type(error).__name__}{': ' if text else ''}{text} ({path}, "
-            f"line {line}). Mend it and run again."
-        ) from error
 
 
 def _arguments(function: Any, name: str, given: dict[str, str]) -> dict[str, Any]:

@@ -19,16 +19,17 @@ from scipy.special import betaln
 
 Array = npt.NDArray[Any]
 
-RATIOS = (1.3, 1.6, 2.0, 2.5, 3.5, 5.0, 10.0, 30.0, 1000.0)
+RATIOS = (1.1, 1.3, 1.6, 2.0, 2.5, 3.5, 5.0, 10.0, 30.0, 1000.0)
 """The alternatives: how many times as much as tolerated the candidate does."""
 
-RATIO_WEIGHTS = (0.10, 0.15, 0.30, 0.10, 0.10, 0.08, 0.07, 0.05, 0.05)
+RATIO_WEIGHTS = (0.06, 0.10, 0.14, 0.28, 0.10, 0.10, 0.07, 0.06, 0.04, 0.05)
 """What each of `RATIOS` is given of the evidence: most to a doubling, which is what
-rollouts are asked to find, and enough to 1000, a dead candidate, to find that at
-once."""
+rollouts are asked to find, enough to 1000, a dead candidate, to find that at once, and
+a little to 1.1, which a long healthy time hardly diminishes."""
 
 FROM_THE_START = 0.6
-"""What is given to 'wrong from the first step on'; later steps share the rest."""
+"""What is given to 'assigned wrongly from the first step on'; later ones share the
+rest."""
 
 CONCENTRATION = 1000.0
 """Pseudo-counts of the sample ratio's mixture: it looks for small imbalances."""
@@ -44,14 +45,6 @@ def null_share(weight: float, max_ratio: float = 1.0) -> float:
     return max_ratio * weight / (max_ratio * weight + 1 - weight)
 
 
-def start_weights(steps: int) -> Array:
-    """Return the weight of 'wrong from step j on' for each of so many steps."""
-    if steps == 1:
-        return np.ones(1)
-    later = (1 - FROM_THE_START) / (steps - 1)
-    return np.array([FROM_THE_START] + [later] * (steps - 1))
-
-
 def log_excess(
     stable: npt.ArrayLike,
     candidate: npt.ArrayLike,
@@ -61,13 +54,13 @@ def log_excess(
     """Return log evidence that the candidate's units have events too soon.
 
     Tested is: no unit of the candidate has its first event sooner, in distribution,
-    than it would with `max_ratio` times stable's hazard. Then each unit with a new
-    event is a candidate's with at most `null_share`, whatever happened before and
+    than it would with `max_ratio` times stable's hazard. At that edge each unit with a
+    new event is the candidate's with at most `null_share`, whatever happened before and
     however traffic and errors vary over time, because the assignment does not know who
-    will fail.
+    will fail; a unit that fails later than that never adds evidence.
 
     The evidence is one mixture over the whole rollout, of the likelihood ratios of
-    every ratio in `RATIOS` from every step on. Steps without a concurrent control
+    every ratio in `RATIOS`, each over all steps. Steps without a concurrent control
     (weight 1) and steps not yet begun (no counts) multiply by 1.
 
     Args:
@@ -90,26 +83,20 @@ def log_excess(
 def _components(
     weights: tuple[float, ...], max_ratio: float
 ) -> tuple[Array, Array, Array]:
-    """Return what one event adds to every component, and the components' log weights.
+    """Return what one event adds to the logarithm of every ratio's likelihood ratio.
 
-    A component's logarithm is linear in the counts: (steps) @ (steps, components).
+    Returns:
+        For an event of the candidate and for one of stable, both of the shape (steps,
+        ratios), and the logarithms of the ratios' weights.
     """
-    tested = [step for step, weight in enumerate(weights) if weight < 1]
-    if not tested:
-        return np.zeros((len(weights), 1)), np.zeros((len(weights), 1)), np.zeros(1)
-    of_candidate = np.zeros((len(weights), len(tested), len(RATIOS)))
-    of_stable = np.zeros_like(of_candidate)
-    for step in tested:
-        null = null_share(weights[step], max_ratio)
-        for number, ratio in enumerate(RATIOS):
-            # log(1 - share) from the terms themselves: 1 - share would cancel.
-            scale = np.log1p((ratio - 1) * null)
-            begun = tested[: tested.index(step) + 1]
-            of_candidate[step, : len(begun), number] = np.log(ratio) - scale
-            of_stable[step, : len(begun), number] = -scale
-    priors = np.log(np.outer(start_weights(len(tested)), RATIO_WEIGHTS))
-    shape = (len(weights), -1)
-    return of_candidate.reshape(shape), of_stable.reshape(shape), priors.reshape(-1)
+    null = np.array([null_share(weight, max_ratio) for weight in weights])[:, None]
+    ratios = np.array(RATIOS)
+    # log(1 - share) from the terms themselves: 1 - share would cancel.
+    scale = np.log1p((ratios - 1) * null)
+    has_control = np.array(weights)[:, None] < 1
+    of_candidate = np.where(has_control, np.log(ratios) - scale, 0.0)
+    of_stable = np.where(has_control, -scale, 0.0)
+    return of_candidate, of_stable, np.log(RATIO_WEIGHTS)
 
 
 def log_beta_mixture(
@@ -137,14 +124,22 @@ def log_beta_mixture(
     return gained
 
 
+def start_weights(steps: int) -> Array:
+    """Return the weight of 'wrong from step j on' for each of so many steps."""
+    if steps == 1:
+        return np.ones(1)
+    later = (1 - FROM_THE_START) / (steps - 1)
+    return np.array([FROM_THE_START] + [later] * (steps - 1))
+
+
 def log_imbalance(
     stable: npt.ArrayLike, candidate: npt.ArrayLike, weights: Sequence[float]
 ) -> Array:
     """Return log evidence that units are not assigned with the steps' weights.
 
     Every step has a mixture of its own, because what goes wrong with an assignment may
-    be one step's; they multiply, from the first step on and, as in `log_excess`, from
-    every later one.
+    be one step's. They multiply, from the first step on and, so that a long time in
+    which all was right hides nothing, from every later one.
 
     Args:
         stable: Distinct units first seen in each step, on stable; shape (..., steps).

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,7 +229,7 @@ def test_a_signature_that_fails_says_on_which_row_and_why(
     )
     assert "x < 0" in text
     # The request that has all rows fails on this one too.
-    assert text.endswith("leave such rows out of the data. So do 1 more requests.")
+    assert text.endswith("leave such rows out of the data. So does 1 more request.")
 
 
 def parsed_x(examples: Any) -> Any:
@@ -275,7 +276,7 @@ def test_an_output_that_is_not_finite_says_in_which_row(
     assert failure(folder, tmp_path) == (
         "Output 'score' of signature 'serving_default' of Model 'm' is "
         f"{said} in row 2 of split 'eval'. Mend the model, or pass "
-        "require_finite=False if it means that. So do 1 more requests."
+        "require_finite=False if it means that. So does 1 more request."
     )
     assert check(folder, tmp_path, require_finite=False).answer is Answer.YES
 
@@ -309,6 +310,89 @@ def test_a_bound_on_latency_is_kept_or_told(
     assert checked.depends_on_machine
     wide = Latency(requests=10, quantile=0.9, max_ms=1e6)
     assert check(good, tmp_path, signatures=one, latency=wide).answer is Answer.YES
+
+
+def test_a_model_that_fails_now_and_then_is_told(
+    here: list[str], tmp_path: Path
+) -> None:
+    def moody(module: Any, x: Any) -> Any:
+        count = module.half.assign_add(1.0)
+        with tf.control_dependencies(
+            [tf.debugging.assert_less(count, 9.0, "out of patience")]
+        ):
+            return {"y": tf.identity(x)}
+
+    folder = models.save(tmp_path / "model", serving_default=(moody, DENSE))
+    text = failure(folder, tmp_path)
+    assert text.startswith(
+        "Signature 'serving_default' of Model 'm' fails when it is asked again: "
+        "INVALID_ARGUMENT: "
+    )
+    assert text.endswith(" Make the model answer the same request every time.")
+
+
+def damaged(good: Path, folder: Path, name: str) -> Path:
+    """Return a copy of a model in which a file is overwritten in the middle."""
+    shutil.copytree(good, folder)
+    file = folder / name
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 4] = b"\xff\xfe\xfd\xfc"
+    file.write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["variables.index", "variables.data-00000-of-00001"])
+def test_damaged_variables_are_told(
+    good: Path, here: list[str], tmp_path: Path, name: str
+) -> None:
+    folder = damaged(good, tmp_path / "m", f"variables/{name}")
+    text = failure(folder, tmp_path)
+    assert text.startswith("Model 'm' cannot be loaded: DATA_LOSS: ")
+    assert text.endswith(" Train it again, or export it anew.")
+
+
+def test_missing_variables_are_told(
+    good: Path, here: list[str], tmp_path: Path
+) -> None:
+    # TensorFlow Serving takes it for a model without any, and fails every request.
+    shutil.copytree(good, tmp_path / "m")
+    shutil.rmtree(tmp_path / "m" / "variables")
+    assert failure(tmp_path / "m", tmp_path) == (
+        "Model 'm' cannot be loaded: DataError: 'variables/variables.index' is "
+        "missing. Train it again, or export it anew."
+    )
+
+
+def test_a_missing_vocabulary_is_told(here: list[str], tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("a\nb\n")
+    module = tf.Module()
+    table = tf.lookup.StaticHashTable(
+        tf.lookup.TextFileInitializer(
+            str(words),
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+        ),
+        -1,
+    )
+    module.table = table
+
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[tf.TensorSpec([None, 1], tf.string, name="name")]
+    )
+    def number(name: Any) -> Any:
+        return {"number": table.lookup(name)}
+
+    folder = tmp_path / "model"
+    tf.saved_model.save(module, str(folder), {"serving_default": number})
+    assert check(folder, tmp_path).failures == ()
+    (folder / "assets" / "words.txt").unlink()
+    text = failure(folder, tmp_path)
+    assert text.startswith("Model 'm' cannot be loaded: NOT_FOUND: ")
+    assert "assets/words.txt" in text
 
 
 # --- what cannot be told
@@ -347,11 +431,10 @@ def test_a_signature_of_what_the_data_does_not_have_is_not_told(
         ),
     )
     assert untold(folder, tmp_path) == (
-        "Signature 'serving_default' of Model 'm' was not called. Signature "
-        "'serving_default' of Model 'm' takes 'nmae', which the data does not have (it "
-        "has 'label', 'name', 'x'). Did you mean 'name'? Export the model with a "
-        "signature that takes the columns, or serialized tf.Examples. Or name the "
-        "signatures to call with signatures=(...)."
+        "Signature 'serving_default' of Model 'm' takes 'nmae', which the data does "
+        "not have (it has 'label', 'name', 'x'). Did you mean 'name'? Export the model "
+        "with a signature that takes the columns, or serialized tf.Examples. It was "
+        "not called: if it need not be, name the others with signatures=(...)."
     )
 
 
@@ -372,6 +455,22 @@ def test_a_signature_without_a_batch_dimension_is_not_told(
     )
 
 
+def test_a_number_that_the_model_cannot_hold_is_not_told(
+    here: list[str], tmp_path: Path
+) -> None:
+    def same(_: Any, n: Any) -> Any:
+        return {"y": n}
+
+    specs = [tf.TensorSpec([None, 1], tf.int32, name="n")]
+    folder = models.save(tmp_path / "model", serving_default=(same, specs))
+    rows = pa.RecordBatch.from_arrays([pa.array([1, 2**40])], names=["n"])
+    assert untold(folder, tmp_path, rows=rows) == (
+        "Signature 'serving_default' of Model 'm' was not called on all rows. Column "
+        "'n' holds 1 integers that int32 cannot hold, which the model takes. Export "
+        "the model with int64."
+    )
+
+
 def test_rows_that_no_tensor_can_be_are_left_out_and_counted(
     here: list[str], tmp_path: Path
 ) -> None:
@@ -383,7 +482,7 @@ def test_rows_that_no_tensor_can_be_are_left_out_and_counted(
     checked = check(folder, tmp_path)
     assert checked.answer is Answer.YES
     assert checked.remarks[0] == (
-        "Signature 'serving_default' was called without 1 rows that have no value, or "
+        "Signature 'serving_default' was called without 1 row that has no value, or "
         "another number of values, of what it takes."
     )
     nothing = pa.RecordBatch.from_arrays([pa.nulls(2, pa.string())], names=["name"])
@@ -433,6 +532,16 @@ def test_models_of_keras_2_and_3_are_called(
     checked = check(folder, tmp_path)
     assert checked.failures == checked.untold == ()
     assert checked.called["serving_default"]["rows"] == 4
+
+
+def test_numbers_that_numpy_does_not_know_are_looked_at(
+    here: list[str], tmp_path: Path
+) -> None:
+    def short(_: Any, x: Any) -> Any:
+        return {"y": tf.cast(tf.where(x < 0, float("nan"), x), tf.bfloat16)}
+
+    folder = models.save(tmp_path / "model", serving_default=(short, DENSE))
+    assert "is nan in row 2 of split 'eval'" in failure(folder, tmp_path)
 
 
 def test_lists_of_any_length_go_one_by_one(here: list[str], tmp_path: Path) -> None:
@@ -594,8 +703,6 @@ def test_a_function_without_a_file_is_refused(
 
 
 def with_warmup(good: Path, folder: Path, write: Callable[[Path], object]) -> Path:
-    import shutil
-
     shutil.copytree(good, folder)
     (folder / "assets.extra").mkdir()
     write(folder / WARMUP_FILE)

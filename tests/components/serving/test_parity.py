@@ -115,6 +115,21 @@ def test_outputs_without_a_common_name_are_not_guessed() -> None:
     )
 
 
+def test_text_and_numbers_are_not_compared() -> None:
+    assert refusal({"a": np.array([b"1"], object)}, {"a": np.ones(1)}) == (
+        "Output 'a' is text, and the training path, signature 't', gives float64. "
+        "Compare outputs of one kind."
+    )
+
+
+def test_truths_and_complex_numbers_are_compared() -> None:
+    truths = {"a": np.array([True, True])}, {"a": np.array([True, False])}
+    text = compared(*truths).text
+    assert "Row 1: 'a' is True where the training path says False" in text
+    numbers = {"a": np.array([1 + 1j, 2j])}, {"a": np.array([1 + 1j, 3j])}
+    assert "on 1 of 2 rows" in compared(*numbers).text
+
+
 def test_shapes_have_to_be_the_same_but_for_a_last_one() -> None:
     assert refusal({"a": np.ones((2, 3))}, {"a": np.ones((2, 2))}) == (
         "Output 'a' has the shape (2, 3) for 2 rows, and the training path, signature "

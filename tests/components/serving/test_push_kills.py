@@ -32,25 +32,30 @@ def push_kills(*options: str) -> dict[str, Any]:
     return result
 
 
-def assert_nothing_partial_was_seen(result: dict[str, Any]) -> None:
+def assert_nothing_partial_was_seen(result: dict[str, Any], pushes: int) -> None:
     assert result["faults"] == []
     assert result["partial_versions"] == 0
     # The watcher saw every version, and looked again and again at each of them.
-    assert result["watcher_checked"] > result["kills"]
+    assert result["watcher_checked"] > result["kills"] + pushes
     assert result["watcher_looks"] > 5 * result["watcher_checked"]
     # The same watcher catches a copier that writes in place.
     assert result["in_place_partial_versions"] > result["in_place_kills"] / 4
     assert result["in_place_partial_versions_watched"] > 0
+    assert result["in_place_pushes_caught"] > 0
     assert (result["pushers"], result["distinct_versions"]) == (32, 32)
+    assert result["pushes"] == pushes
 
 
 def test_killed_pushes_leave_nothing_partial_and_32_at_once_rise(
     tmp_path: Path,
 ) -> None:
     state = tmp_path / "kills.json"
-    options = ("--random-kills", "8", "--control-kills", "10", "--state", str(state))
+    options = (
+        *("--random-kills", "8", "--control-kills", "10", "--pushes", "100"),
+        *("--state", str(state)),
+    )
     first = push_kills("--kills", "60", *options)
-    assert_nothing_partial_was_seen(first)
+    assert_nothing_partial_was_seen(first, 100)
     assert first["kills"] == 60
     # Kills are counted per point and go on where the last run stopped.
     second = push_kills("--kills", "1", *options)
@@ -61,8 +66,8 @@ def test_killed_pushes_leave_nothing_partial_and_32_at_once_rise(
 @pytest.mark.long
 def test_three_kills_at_every_point_leave_nothing_partial() -> None:
     result = push_kills("--random-kills", "50")
-    assert_nothing_partial_was_seen(result)
-    assert result["points"] > 400
+    assert_nothing_partial_was_seen(result, 2000)
+    assert result["points"] > 600
     assert result["least_kills_per_point"] >= 3
     assert result["random_kills"] == 50
 

@@ -164,7 +164,7 @@ def test_the_mark_is_on_disk_before_the_version_appears(
     serving: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marks = []
-    rename = version_dir.rename_new
+    rename = durable.rename_new
 
     def watched(source: str, target: str) -> None:
         marks.append((serving / ".penstock" / "high-water").read_text().strip())
@@ -211,7 +211,7 @@ def test_a_number_taken_at_the_last_moment_is_left_alone(
     kind: str,
     renameat2: bool,
 ) -> None:
-    rename = version_dir.rename_new
+    rename = durable.rename_new
     if not renameat2:
         monkeypatch.setattr(durable, "_renameat2", lambda *_: errno.ENOSYS)
 
@@ -328,7 +328,7 @@ def test_every_file_and_folder_is_synced_before_the_version_appears(
         synced.append(os.path.relpath(path, serving))
         sync(descriptor)
 
-    rename = version_dir.rename_new
+    rename = durable.rename_new
 
     def renamed(source: str, target: str) -> None:
         synced.append("RENAME")
@@ -477,7 +477,7 @@ def test_a_push_stopped_before_it_appears_takes_its_manifest_with_it(
 def test_a_push_stopped_after_it_appeared_leaves_the_version_whole(
     serving: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename = version_dir.rename_new
+    rename = durable.rename_new
 
     def stop(source: str, target: str) -> None:
         rename(source, target)

@@ -104,7 +104,7 @@ def test_doubled_errors_are_rolled_back_with_the_counts_as_the_reason() -> None:
     assert decision.action == "roll back"
     assert decision.reasons == (
         "Guard 'errors' failed: 9 of 28 failing units were the candidate's at 5 %; "
-        "evidence 2,082 of 200.",
+        "evidence 3,042 of 200.",
     )
     assert word(decision, "errors") == "failed"
 
@@ -117,7 +117,7 @@ def test_evidence_of_steps_adds_up_but_their_counts_are_never_mixed() -> None:
     assert both.action == "roll back"
     assert both.reasons == (
         "Guard 'errors' failed: 8 of 48 failing units were the candidate's at 5 %, 21 "
-        "of 61 at 20 %; evidence 256 of 200.",
+        "of 61 at 20 %; evidence 404 of 200.",
     )
 
 
