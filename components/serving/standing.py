@@ -95,6 +95,21 @@ class Standing:
             return f"was rolled back: {self.rolled_back}"
         return ""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What holds of it, as short clauses: what it does, and what was said of it."""
+        share = f"{100 * self.weight:.4g} %"
+        said = {
+            f"stable, {share}": self.is_stable,
+            f"candidate, {share}": self.is_candidate,
+            "stable before": self.is_previous,
+            f"deleted: {self.deleted}": self.deleted is not None,
+            f"quarantined: {self.quarantined}": self.quarantined is not None,
+            f"rolled back: {self.rolled_back}": self.rolled_back is not None,
+            **{f"pinned '{name}': {why}": True for name, why in self.pins.items()},
+        }
+        return tuple(clause.rstrip(".") for clause, holds in said.items() if holds)
+
 
 def standings(ledger: Ledger) -> dict[int, Standing]:
     """Return how every version stands that the ledger speaks of, in rising order.
