@@ -21,6 +21,7 @@ from penstock.commands.rollouts import app as rollout
 from penstock.commands.rollouts import rollback
 from penstock.commands.running import plan, reproduce, run
 from penstock.commands.serving import serve
+from penstock.commands.shelf import pin, quarantine, retain, verify
 from penstock.commands.simulating import simulate
 from penstock.commands.terminal import CANCELED, DONE, ERROR
 from penstock.schemas.errors import PenstockError
@@ -35,7 +36,8 @@ app = typer.Typer(
 )
 for verb in (
     *(run, plan, evaluate, runs, show, logs, artifacts, lineage, reproduce, impact),
-    *(diff, bless, versions, gc, serve, simulate, rollback),
+    *(diff, bless, gc, versions, verify, pin, quarantine, retain),
+    *(serve, simulate, rollback),
 ):
     app.command()(verb)
 app.add_typer(rollout)

@@ -198,14 +198,6 @@ def served(folder: Path) -> Iterator[tuple[str, str]]:
         process.stdout.close()
 
 
-def until(folder: Path, *phases: str) -> None:
-    deadline = time.monotonic() + 120
-    with Ledger(folder / "ranker", read_only=True) as ledger:
-        while (ledger.fact("rollout") or {}).get("phase") not in phases:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-
-
 @pytest.mark.long
 def test_a_good_version_is_promoted_and_a_bad_one_taken_back(tmp_path: Path) -> None:
     plans = tmp_path / "plans.py"
