@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from penstock.components.serving.rollout.decide import (
+from penstock.components.serving.rollout.decide import decide
+from penstock.components.serving.rollout.kernels import (
     ACTIONS,
     HOLD,
     PROMOTE,
     ROLL_BACK,
-    decide,
 )
 from penstock.components.serving.rollout.plan import Guard, Rollout, Step
 from penstock.components.serving.rollout.simulate import (
