@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast, overload
 
 from penstock.components.base import Component, Input, frozen
+from penstock.components.serving.place import local_directory
+from penstock.pipelines import lineage, served
 from penstock.pipelines import where as questions
 from penstock.pipelines.metadata import Store
 from penstock.pipelines.overrides import block_list
@@ -26,7 +28,13 @@ from penstock.schemas.artifacts import (
     ModelEvaluation,
 )
 from penstock.schemas.digests import folder_digest
-from penstock.schemas.errors import DataError, PipelineError, did_you_mean, quoted
+from penstock.schemas.errors import (
+    DataError,
+    PipelineError,
+    ServingError,
+    did_you_mean,
+    quoted,
+)
 
 A = TypeVar("A", bound=Artifact)
 
@@ -223,6 +231,7 @@ class _LatestBlessed:
                 isinstance(model, Model)
                 and not (model.digest and model.digest in candidates)
                 and blocked.entry(model) is None
+                and not served.taken_back(store, model)
             ):
                 newest, best = blessed, model
         return best
@@ -237,12 +246,19 @@ class _LatestBlessed:
                 return f"Model {number} is on the block-list: {entry.reason}"
             if store.find_live(number) is None:
                 return f"Model {number} is blessed, but deleted."
+            back = served.taken_back(store, model)
+            if back:
+                return f"Model {number} is blessed, but was pushed as {_ended(back)}"
             return f"Model {number} is blessed, but has the bytes of the candidate."
         models = store.newest(Model, pipeline=pipeline)
         newest = next((each.artifact for each in models), None)
         if newest is not None:
             return f"The newest, Model {newest.id}, is not blessed."
         return _near(store, pipeline, Model, "")
+
+
+def _ended(text: str) -> str:
+    return f"{text.rstrip('.')}."
 
 
 def _blessed(artifact: Artifact) -> int:
@@ -252,6 +268,38 @@ def _blessed(artifact: Artifact) -> int:
         artifact.properties.get("blessed") == 1
     )
     return int(number) if is_yes and isinstance(number, int | float) else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Served:
+    serving_dir: str
+
+    def __str__(self) -> str:
+        return _said("Served", f"'{self.serving_dir}'")
+
+    def resolve(self, store: Store, pipeline: str, component: Component) -> Found:
+        version = self._version()
+        if version is None:
+            return None
+        pushed = lineage.pushed(store, self.serving_dir, version)
+        model = lineage.model_behind(store, pushed)
+        if store.find_live(model.id or 0) is None:
+            raise DataError(
+                f"Version {version} of '{self.serving_dir}' is a copy of Model "
+                f"{model.id}, which is deleted. Pin models that are served, or import "
+                "the version's folder."
+            )
+        return model
+
+    def nearest(self, store: Store, pipeline: str, component: Component) -> str:
+        if not Path(self.serving_dir).exists():
+            return f"'{self.serving_dir}' does not exist."
+        return f"'{self.serving_dir}' has no version that is served."
+
+    def _version(self) -> int | None:
+        if not Path(self.serving_dir).exists():
+            return None  # nothing was pushed yet
+        return served.served_version(Path(self.serving_dir))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -538,10 +586,31 @@ def LatestBlessed() -> Model:
 
     An unchanged re-run so resolves to the same baseline as before. The newest is the
     one that was recorded last, as for TFX, however old or new its blessing is; one on
-    the block-list is passed over. Where there is none yet, a field of type
-    `Model | None` gets None.
+    the block-list is passed over, and so is one that was pushed and then quarantined or
+    rolled back, as far as its serving directory is on this machine. Where there is none
+    yet, a field of type `Model | None` gets None.
     """
     return Model(source=_LatestBlessed())
+
+
+def Served(serving_dir: str | Path) -> Model:
+    """Promise the model behind the stable version of a serving directory.
+
+    Before anything was rolled out there, it is the model behind the newest version that
+    is whole and was not taken back. Where there is none yet, a field of type
+    `Model | None` gets None.
+
+    Args:
+        serving_dir: The serving directory.
+
+    Raises:
+        PipelineError: If it is a URL.
+    """
+    try:
+        local_directory(serving_dir)
+    except ServingError as error:
+        raise PipelineError(str(error)) from None
+    return Model(source=_Served(str(serving_dir)))
 
 
 def Where(expression: str, kind: type[A], *, component: str = "") -> A:

@@ -230,10 +230,16 @@ def pushed(store: Store, serving_dir: str | Path, version: int) -> PushedModel:
 
 def _pushing_run(serving_dir: Path, version: int) -> str:
     """Return the id of the run that pushed a version, if the directory says so."""
+    from penstock.components.serving.ledger import Ledger
+    from penstock.components.serving.standing import standing_of
     from penstock.components.serving.version_dir import versions
 
     with suppress(ServingError):  # the directory may be gone, and its history not
-        for each in versions(serving_dir):
+        with Ledger(serving_dir, read_only=True) as ledger:
+            run_id = standing_of(ledger, version).run_id
+        if run_id:
+            return run_id
+        for each in versions(serving_dir):  # pushed before there were ledgers
             if each.number == version and each.run_id:
                 return each.run_id
     return ""

@@ -15,16 +15,28 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from penstock.components.serving.retention import why_used
 from penstock.pipelines.metadata import ExecutionRecord, RunRecord, RunState, Store
 from penstock.pipelines.overrides import block_list
 from penstock.pipelines.pins import pins
+from penstock.pipelines.served import (
+    normal,
+    serving_dir_of,
+    standing_behind,
+    taken_back,
+)
 from penstock.schemas.artifacts import (
     Artifact,
     Model,
     ModelBlessing,
     PushedModel,
 )
-from penstock.schemas.errors import PipelineError, did_you_mean, quoted
+from penstock.schemas.errors import (
+    PipelineError,
+    ServingError,
+    did_you_mean,
+    quoted,
+)
 
 DAY_SECONDS = 86_400.0
 
@@ -263,9 +275,9 @@ def _length(seconds: float) -> str:
 
 def _served(artifacts: Iterable[Artifact], policy: Policy) -> dict[int, Reason]:
     pushed = [each for each in artifacts if isinstance(each, PushedModel)]
-    places = {each: _serving_dir(each) for each in pushed}
+    places = {each: serving_dir_of(each) for each in pushed}
     known = {place for place in places.values() if place}
-    unserved = {_normal(each) for each in policy.unserved}
+    unserved = {normal(each) for each in policy.unserved}
     for wrong in sorted(unserved - known):
         raise PipelineError(
             f"No model was pushed to the serving directory '{wrong}' (models were to "
@@ -280,21 +292,6 @@ def _served(artifacts: Iterable[Artifact], policy: Policy) -> dict[int, Reason]:
     return reasons
 
 
-def _normal(place: str) -> str:
-    return place.rstrip("/") if "://" in place else os.path.abspath(place)
-
-
-def _serving_dir(pushed: PushedModel) -> str:
-    """Return the serving directory that a model was pushed to, or the empty string."""
-    destination = str(pushed.properties.get("pushed_destination", ""))
-    if not destination or pushed.properties.get("pushed") == 0:
-        return ""
-    # It is the version's folder, or, as some pushers have it, the one above.
-    place, _, name = destination.rstrip("/").rpartition("/")
-    version = str(pushed.properties.get("pushed_version", ""))
-    return _normal(place if name == version else destination)
-
-
 def _why_served(pushed: PushedModel, place: str, is_gone: bool) -> str:
     """Return why a pushed model counts as served, or the empty string."""
     if not place:
@@ -306,6 +303,9 @@ def _why_served(pushed: PushedModel, place: str, is_gone: bool) -> str:
         folder = Path(place)
         if os.path.lexists(folder / str(pushed.properties.get("pushed_version"))):
             return f"{version} lies in '{place}'"
+        needed = _why_needed(pushed)
+        if needed:
+            return f"{version} of '{place}' {needed}"
         try:
             with os.scandir(folder) as entries:
                 why = "" if any(entries) else "empty"
@@ -316,6 +316,23 @@ def _why_served(pushed: PushedModel, place: str, is_gone: bool) -> str:
     if not why or is_gone:
         return ""
     return f"{version} may lie in '{place}', which is {why}"
+
+
+def _why_needed(pushed: PushedModel) -> str:
+    """Return why a version is needed though nothing lies under its number.
+
+    It may be quarantined, and released again; or somebody deleted what is stable.
+    """
+    try:
+        standing = standing_behind(pushed)
+    except ServingError as error:
+        return f"may be needed: {error}"
+    if standing is None or standing.deleted is not None:
+        return ""
+    if standing.quarantined is not None:
+        return f"is quarantined: {standing.quarantined.rstrip('.')}"
+    used = why_used(standing)
+    return f"is gone, and {used}" if used else ""
 
 
 def _blessed(
@@ -338,7 +355,7 @@ def _blessed(
             if isinstance(model := artifacts.get(number), Model)
             and blocked.entry(model) is None
         ]
-        kept = newest_first[: policy.blessed] + _candidates(newest_first)
+        kept = _last(newest_first, policy.blessed, store)
         for model in kept:
             assert model.id is not None
             text = f"Model {model.id} is one of the last blessed of '{pipeline}'"
@@ -346,12 +363,18 @@ def _blessed(
     return reasons
 
 
-def _candidates(newest_first: list[Model]) -> list[Model]:
-    """Return what `LatestBlessed()` could give: the newest with two digests."""
-    first = newest_first[:1]
-    others = [
-        each
-        for each in newest_first[1:]
-        if first[0].digest and each.digest != first[0].digest
-    ]
-    return first + others[:1]
+def _last(newest_first: list[Model], count: int, store: Store) -> list[Model]:
+    """Return the last models, and what `LatestBlessed()` could give beside them.
+
+    That is the newest with two digests of those that were not taken back.
+    """
+    kept = newest_first[:count]
+    good: list[Model] = []
+    for each in newest_first:
+        if good and (not good[0].digest or each.digest == good[0].digest):
+            continue
+        if not taken_back(store, each):
+            good.append(each)
+        if len(good) == 2:
+            break
+    return [*kept, *(each for each in good if each not in kept)]

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from penstock.components.base import Component, RunContext, output
+from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.load_check import check_loads
+from penstock.components.serving.standing import (
+    Standing,
+    standings,
+    why_turned_down,
+)
 from penstock.components.serving.version_dir import (
     copy_folder,
     local_directory,
@@ -77,17 +83,32 @@ class Pusher(Component):
     def why_stale(self) -> str:
         """Say why a version that was pushed earlier does not stand for a new push.
 
+        One that was quarantined or rolled back since does: an unchanged pipeline does
+        not push again what was taken back. So does one that is stable, whatever was
+        pushed after it.
+
         Returns:
-            That it is gone, changed, or no longer the newest; or nothing.
+            That it is gone, changed, or no longer the newest that was not taken back;
+            or nothing.
         """
         number = int(str(self.pushed_model.properties["pushed_version"]))
         directory = local_directory(self.serving_dir)
         try:
+            with Ledger(directory, read_only=True) as ledger:
+                standing = standings(ledger)
+            mine = standing.get(number, Standing(number))
+            if mine.fault:
+                return ""
             found = [each.number for each in versions(directory)]
             if number not in found:
                 return f"version {number} is no longer in '{directory}'"
-            if found[-1] != number:
-                return f"version {found[-1]} was pushed after version {number}"
+            later = [
+                each
+                for each in found
+                if each > number and not standing.get(each, Standing(each)).fault
+            ]
+            if later and not mine.is_stable:
+                return f"version {later[-1]} was pushed after version {number}"
             changed = verify(directory, number)
             if _digest_of(self.pushed_model.path / WARMUP_FILE) != self._warmup_digest:
                 return f"version {number} has another warm-up file than it would now"
@@ -102,7 +123,8 @@ class Pusher(Component):
 
         Raises:
             DataError: If the model is not what its producer wrote, or does not load.
-            ServingError: If the serving directory cannot take it.
+            ServingError: If the serving directory cannot take it, or the same model
+                was pushed there before and was quarantined or rolled back.
         """
         manifest = serving_manifest(self.model)
         loaded = self._loaded_before(manifest_digest(manifest))
@@ -122,6 +144,7 @@ class Pusher(Component):
         copy_folder(self.model.serving_dir, self.pushed_model.path, progress)
         manifest.update(self._add_warmup())
         digest = manifest_digest(manifest)
+        self._refuse_turned_down(digest)
         version = push(
             local_directory(self.serving_dir),
             self.pushed_model.path,
@@ -130,6 +153,7 @@ class Pusher(Component):
             progress=progress,
             model_uri=self.model.uri,
             run_id=context.run_id,
+            blessing=self.blessing.uri if self.blessing is not None else None,
         )
         context.logger.info("Pushed version %d: %s", version.number, version.path)
         self.pushed_model.properties.update(
@@ -138,6 +162,19 @@ class Pusher(Component):
             pushed_version=str(version.number),
             digest=digest,
         )
+
+    def _refuse_turned_down(self, digest: str) -> None:
+        directory = local_directory(self.serving_dir)
+        if not directory.is_dir():
+            return
+        with Ledger(directory, read_only=True) as ledger:
+            before = why_turned_down(ledger, digest, self.model.uri)
+        if before:
+            raise ServingError(
+                f"Model '{self.model.uri}' was pushed before, as {before.rstrip('.')}. "
+                "Train another, or take that back first: penstock quarantine DIR "
+                "VERSION --release --reason TEXT."
+            )
 
     @property
     def _warmup_digest(self) -> str:

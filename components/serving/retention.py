@@ -10,8 +10,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
+from urllib.parse import unquote
 
 from penstock.components.serving.ledger import Ledger
+from penstock.components.serving.place import control
 from penstock.components.serving.routing import routing_of
 from penstock.components.serving.shelf import Entry, entries
 from penstock.components.serving.standing import Standing, standings
@@ -56,8 +59,9 @@ def find_old(
 
     Kept are the last ones that were neither quarantined nor rolled back, and of the
     others those that are newer than the oldest of these; what is stable, was stable
-    before, or is rolled out; what is pinned, or named by a label; what is young; what
-    a router may still use; and what other tools put there.
+    before, or is rolled out; what is pinned; what a model server was told to hold, with
+    a label or without; what is young; what a router may still use; and what other tools
+    put there.
 
     Args:
         ledger: The ledger of the serving directory.
@@ -83,8 +87,15 @@ def find_old(
     )
     oldest = good[-keep_last:][0] if good else 0
     late = _late_routers(ledger)
+    held = _held_by_servers(ledger.directory)
     whys = [
-        (each, _why_kept(each, oldest, keep_last, younger_than_seconds, now, late))
+        (
+            each,
+            _why_kept(each, oldest, keep_last)
+            or held.get(each.number, "")
+            or _why_young(each, younger_than_seconds, now)
+            or late,
+        )
         for each in found
     ]
     return Retention(
@@ -169,14 +180,7 @@ def _is_ours(entry: Entry) -> bool:
     return entry.version.digest is not None and is_ours(entry.version.path.name)
 
 
-def _why_kept(
-    entry: Entry,
-    oldest: int,
-    keep_last: int,
-    young_seconds: float,
-    now: float,
-    late: tuple[str, ...],
-) -> str:
+def _why_kept(entry: Entry, oldest: int, keep_last: int) -> str:
     standing = entry.standing
     if not _is_ours(entry):
         return "nothing says that penstock pushed it"
@@ -187,12 +191,15 @@ def _why_kept(
         if standing.fault or entry.version.state is not VersionState.COMPLETE:
             return f"it is newer than the last {keep_last}"
         return f"it is one of the last {keep_last}"
-    if standing.pushed_at is not None and now - standing.pushed_at < young_seconds:
-        at = datetime.fromtimestamp(standing.pushed_at, timezone.utc)
-        return f"it is young: it was pushed at {at:%Y-%m-%d %H:%M} UTC"
-    if late:
-        return f"router '{late[0]}' does not obey the newest routing yet"
     return ""
+
+
+def _why_young(entry: Entry, young_seconds: float, now: float) -> str:
+    pushed_at = entry.standing.pushed_at
+    if pushed_at is None or now - pushed_at >= young_seconds:
+        return ""
+    at = datetime.fromtimestamp(pushed_at, timezone.utc)
+    return f"it is young: it was pushed at {at:%Y-%m-%d %H:%M} UTC"
 
 
 def why_used(standing: Standing) -> str:
@@ -209,20 +216,39 @@ def why_used(standing: Standing) -> str:
         return "it was stable before, to go back to"
     for name, reason in standing.pins.items():
         return f"it is pinned as '{name}': {reason.rstrip('.')}"
-    for label in standing.labels:
-        return f"label '{label}' names it"
     return ""
 
 
-def _late_routers(ledger: Ledger) -> tuple[str, ...]:
-    """Return the living routers that may still use what the routing named before."""
+def _held_by_servers(directory: Path) -> dict[int, str]:
+    """Return what model servers were told to hold, by version, as clauses."""
+    records = sorted(Path(control(str(directory), "servers")).glob("*.json"))
+    held: dict[int, str] = {}
+    if not records:
+        return held
+    from penstock.components.serving.server_record import read_record
+
+    for path in records:
+        for served in read_record(path).served.values():
+            if served.serving_dir == directory:
+                server = f"model server '{unquote(path.stem)}'"
+                said = {n: f"{server} was told to hold it" for n in served.versions}
+                said |= {
+                    n: f"{server} knows it as '{at}'" for at, n in served.labels.items()
+                }
+                held = {**said, **held}
+    return held
+
+
+def _late_routers(ledger: Ledger) -> str:
+    """Return which living router may still use what the routing named before."""
     if not (ledger.directory / ".penstock" / "traffic.sqlite").exists():
-        return ()
+        return ""
     with Traffic(ledger.directory) as traffic:
         heard = traffic.routers()
     seq = routing_of(ledger).seq
-    return tuple(
-        each.router
+    late = [
+        f"router '{each.router}' does not obey the newest routing yet"
         for each in heard
         if each.acknowledged < seq and each.seconds_ago < _LIVE_SECONDS
-    )
+    ]
+    return late[0] if late else ""

@@ -13,9 +13,6 @@ from typing import Any
 from penstock.components.serving.ledger import Event, Ledger
 from penstock.components.serving.routing import Routing, routing_of
 
-LABELS = "labels"
-"""The fact that says which version each label of the model server names."""
-
 ROLLOUT = "rollout"
 """The fact that says what the last rollout has come to."""
 
@@ -36,7 +33,8 @@ LIFE = (
 )
 """Those that say whether and where a version lies."""
 
-_OVER = ("promoted", "rolled back", "failed")
+_OVER = ("promoted", "rolling back", "rolled back", "failed")
+"""Phases of a rollout in which nothing reaches its candidate as such any more."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,6 @@ class Standing:
         is_candidate: Whether it is rolled out just now.
         weight: Share of units that it answers, from 0 to 1.
         is_seen: Whether any request may reach it, be it a copy.
-        labels: Labels of the model server that name it.
     """
 
     version: int
@@ -88,7 +85,6 @@ class Standing:
     is_candidate: bool = False
     weight: float = 0.0
     is_seen: bool = False
-    labels: tuple[str, ...] = ()
 
     @property
     def fault(self) -> str:
@@ -98,6 +94,21 @@ class Standing:
         if self.rolled_back is not None:
             return f"was rolled back: {self.rolled_back}"
         return ""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What holds of it, as short clauses: what it does, and what was said of it."""
+        share = f"{100 * self.weight:.4g} %"
+        said = {
+            f"stable, {share}": self.is_stable,
+            f"candidate, {share}": self.is_candidate,
+            "stable before": self.is_previous,
+            f"deleted: {self.deleted}": self.deleted is not None,
+            f"quarantined: {self.quarantined}": self.quarantined is not None,
+            f"rolled back: {self.rolled_back}": self.rolled_back is not None,
+            **{f"pinned '{name}': {why}": True for name, why in self.pins.items()},
+        }
+        return tuple(clause.rstrip(".") for clause, holds in said.items() if holds)
 
 
 def standings(ledger: Ledger) -> dict[int, Standing]:
@@ -109,8 +120,7 @@ def standings(ledger: Ledger) -> dict[int, Standing]:
         ledger: The ledger of the serving directory.
     """
     found = folded(ledger.events(kinds=KINDS))
-    rollout, labels = ledger.facts(ROLLOUT, LABELS)
-    return routed(found, routing_of(ledger), rollout, labels or {})
+    return routed(found, routing_of(ledger), ledger.fact(ROLLOUT))
 
 
 def standing_of(ledger: Ledger, version: int) -> Standing:
@@ -124,8 +134,7 @@ def standing_of(ledger: Ledger, version: int) -> Standing:
     """
     found = folded(ledger.events(version, kinds=KINDS))
     found.setdefault(version, Standing(version))
-    rollout, labels = ledger.facts(ROLLOUT, LABELS)
-    return routed(found, routing_of(ledger), rollout, labels or {})[version]
+    return routed(found, routing_of(ledger), ledger.fact(ROLLOUT))[version]
 
 
 def folded(events: Iterable[Event]) -> dict[int, Standing]:
@@ -204,7 +213,6 @@ def routed(
     found: Mapping[int, Standing],
     routing: Routing,
     rollout: Mapping[str, Any] | None = None,
-    labels: Mapping[str, int] | None = None,
 ) -> dict[int, Standing]:
     """Return how versions stand with where requests go.
 
@@ -212,15 +220,11 @@ def routed(
         found: How they stand without.
         routing: Where requests go.
         rollout: What the last rollout has come to, as the ledger has it.
-        labels: The version that each label names.
     """
     is_going_on = rollout is not None and rollout.get("phase") not in _OVER
     tried = int(rollout["candidate"]) if rollout and is_going_on else None
-    names: dict[int, list[str]] = {}
-    for label, version in (labels or {}).items():
-        names.setdefault(version, []).append(label)
     everything = dict(found)
-    for named in (routing.stable, routing.previous, routing.candidate, tried, *names):
+    for named in (routing.stable, routing.previous, routing.candidate, tried):
         if named is not None:
             everything.setdefault(named, Standing(named))
     weight = routing.weight if routing.candidate is not None else 0.0
@@ -235,21 +239,22 @@ def routed(
                 + weight * (version == routing.candidate)
             ),
             is_seen=version in routing.routed,
-            labels=tuple(sorted(names.get(version, ()))),
         )
         for version, each in sorted(everything.items())
     }
 
 
-def why_turned_down(ledger: Ledger, digest: str) -> str:
-    """Return why a model is none to be served, by its bytes, or the empty string.
+def why_turned_down(ledger: Ledger, digest: str, model_uri: str | None = None) -> str:
+    """Return why a model is none to be served, or the empty string.
 
-    What was last said of any version with these bytes counts: that it was quarantined
-    or rolled back, or that it was promoted or released.
+    What was last said of any version with its bytes counts, or of any copy of it: that
+    it was quarantined or rolled back, or that it was promoted or released.
 
     Args:
         ledger: The ledger of a serving directory.
         digest: Content digest of the SavedModel.
+        model_uri: Folder of the Model artifact, whose versions may differ by their
+            warm-up files.
     """
     verdict = ""
     found: dict[int, Standing] = {}
@@ -258,7 +263,10 @@ def why_turned_down(ledger: Ledger, digest: str) -> str:
             continue
         before = found.get(event.version, Standing(event.version))
         now = found[event.version] = after(before, event)
-        if now.digest == digest and (
+        is_it = digest == now.digest or (
+            model_uri is not None and model_uri == now.model_uri
+        )
+        if is_it and (
             now.fault != before.fault or event.kind in ("promoted", "released")
         ):
             verdict = f"version {now.version}, which {now.fault}" if now.fault else ""

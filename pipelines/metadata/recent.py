@@ -275,6 +275,27 @@ class RecentReader(StoreReader):
             },
         )
 
+    def made_of(
+        self, artifact: Artifact, kind: type[_A], *, but: Collection[str]
+    ) -> list[_A]:
+        """Return all of a type that came of reading an artifact, the last first.
+
+        Args:
+            artifact: An artifact of the store.
+            kind: The type of what came of it.
+            but: Keys of inputs: reading it only as one of these counts not.
+        """
+        reading = (self._pb.Event.INPUT, self._pb.Event.DECLARED_INPUT)
+        ids = [] if artifact.id is None else [artifact.id]
+        found: dict[int | None, _A] = {}
+        for some in self._linked(ids, reading, but).values():
+            for start in range(0, len(some), _RECENT):
+                page = self._executions(some[start : start + _RECENT])
+                for each in self._written(page, {kind.TYPE_NAME}):
+                    if isinstance(each.artifact, kind):
+                        found[each.artifact.id] = each.artifact
+        return sorted(found.values(), key=lambda each: each.id or 0, reverse=True)
+
     def _newest_seen(
         self,
         linked: Mapping[int, Sequence[int]],

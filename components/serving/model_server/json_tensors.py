@@ -63,7 +63,11 @@ def parse(body: bytes) -> dict[str, Any]:
         raise _invalid("JSON Parse error: The document is empty")
     try:
         document = json.loads(body)
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
+        raise _invalid(
+            f"JSON Parse error: Invalid value. at offset: {error.pos} ({error.msg})"
+        ) from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, or nested too deep
         raise _invalid(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
         raise _invalid(f"JSON Value: {_shown(document)} Is not object")

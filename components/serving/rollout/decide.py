@@ -268,7 +268,8 @@ def _log_drop(
     logs = sequences.log_one_sided(z, units, math.exp(-log_limit))
     logs = np.where(enough, logs, -np.inf)[..., tested]
     strongest: Array = logs.max(axis=-1)
-    return strongest, log_limit, enough[..., tested].any(axis=-1)
+    has_data: Array = np.asarray(enough[..., tested].any(axis=-1))
+    return strongest, log_limit, has_data
 
 
 def _drop(sums: Sums, max_drop: float) -> tuple[Array, Array, Array]:

@@ -223,8 +223,8 @@ def exposition(model: str, counts: Counts, gauges: Gauges) -> bytes:
 class Shelf:
     """Where the processes of one service leave their counts for one another.
 
-    Whichever of them Prometheus reaches tells of all; what one counted that ended is
-    kept, so that no counter ever falls.
+    Whichever of them Prometheus reaches tells of all. What one counted that ended is
+    kept; of one that was killed, but for its last second.
 
     Args:
         folder: A folder of this service alone, made anew with it.

@@ -22,6 +22,9 @@ from penstock.schemas.errors import ServingError
 MAX_FAILURES = 6
 """After failures of so many units in a row the candidate is taken for dead."""
 
+BREAKER = "breaker: "
+"""What an alarm begins with that calls for a rollback."""
+
 POLL_SECONDS = 0.005
 
 _LOOK_AGAIN_SECONDS = 1.0
@@ -179,9 +182,8 @@ class Watch:
             return ""
         if self._breaker.is_open((routing.rollout, routing.candidate)):
             return (
-                f"Version {routing.candidate} failed {MAX_FAILURES} units in a row "
-                f"while version {routing.stable} answered: everybody is sent to "
-                f"version {routing.stable} until the routing changes. Roll it back."
+                f"{BREAKER}Version {routing.candidate} failed {MAX_FAILURES} different "
+                f"units in a row while version {routing.stable} answered."
             )
         silent = time.monotonic() - self._heard
         if silent > routing.dead_man_seconds:

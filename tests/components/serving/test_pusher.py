@@ -15,11 +15,15 @@ import pytest
 
 from penstock.components.base import Canceled, RunContext
 from penstock.components.serving import load_check
+from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.pusher import Pusher
-from penstock.components.serving.version_dir import verify, versions
-from penstock.schemas.artifacts import Model, PushedModel
+from penstock.components.serving.routing import Routing, route
+from penstock.components.serving.shelf import quarantine, release
+from penstock.components.serving.standing import standings
+from penstock.components.serving.version_dir import push, verify, versions
+from penstock.schemas.artifacts import Model, ModelBlessing, PushedModel
 from penstock.schemas.digests import folder_digest, folder_manifest
-from penstock.schemas.errors import DataError, PipelineError
+from penstock.schemas.errors import DataError, PipelineError, ServingError
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +209,90 @@ def test_a_model_without_a_signature_is_refused(unsigned: Path, tmp_path: Path) 
         f"Model '{unsigned}' has no signature, so a model server cannot answer with "
         'it. Save it with signatures={"serving_default": ...}, or with model.export.'
     )
+
+
+# --- what happened to a version since it was pushed
+
+
+@pytest.fixture
+def stale(model: Model, tmp_path: Path) -> Any:
+    """Push the model as version 1; return what says why that does not stand."""
+    known_to_load(model, tmp_path / "serving")
+    live = Pusher(model=model, serving_dir=tmp_path / "serving").with_outputs(
+        tmp_path / "outputs"
+    )
+    live.run(RunContext.local(tmp_path / "temp"))
+    return live.why_stale
+
+
+def test_a_version_stands_while_it_is_the_newest(stale: Any, tmp_path: Path) -> None:
+    serving = tmp_path / "serving"
+    assert stale() == ""
+    push(serving, tmp_path / "outputs" / "pushed_model")
+    assert stale() == "version 2 was pushed after version 1"
+    with Ledger(serving) as ledger:
+        quarantine(ledger, 2, "It fails.")
+        assert stale() == ""
+        release(ledger, 2, "It does not.")
+        assert stale() != ""
+        with ledger.writing() as transaction:
+            transaction.event("rolled back", 2, reason="It is slow.")
+    assert stale() == ""
+
+
+def test_a_version_stands_while_it_is_stable(stale: Any, tmp_path: Path) -> None:
+    push(tmp_path / "serving", tmp_path / "outputs" / "pushed_model")
+    with Ledger(tmp_path / "serving") as ledger, ledger.writing() as transaction:
+        event = transaction.event("promoted", 1)
+        route(transaction, Routing(stable=1), event)
+    assert stale() == ""
+
+
+def test_a_version_that_is_gone_or_changed_does_not_stand(
+    stale: Any, tmp_path: Path
+) -> None:
+    serving = tmp_path / "serving"
+    (serving / "1" / "more").touch()
+    assert stale() == (
+        "version 1 is not as it was pushed: 'more' is not in the manifest."
+    )
+    shutil.rmtree(serving / "1")
+    assert stale() == f"version 1 is no longer in '{serving}'"
+    shutil.rmtree(serving)
+    assert stale().startswith("version 1 cannot be looked at: Serving directory ")
+
+
+def test_what_was_taken_back_is_not_pushed_again(
+    model: Model, stale: Any, tmp_path: Path
+) -> None:
+    serving = tmp_path / "serving"
+    with Ledger(serving) as ledger:
+        quarantine(ledger, 1, "It loses money.")
+    # An unchanged pipeline takes the push of before, and says nothing new.
+    assert stale() == ""
+    with pytest.raises(ServingError) as raised:
+        run(Pusher(model=model, serving_dir=serving), tmp_path / "again")
+    assert str(raised.value) == (
+        f"Model '{model.uri}' was pushed before, as version 1, which was quarantined: "
+        "It loses money. Train another, or take that back first: penstock quarantine "
+        "DIR VERSION --release --reason TEXT."
+    )
+    with Ledger(serving) as ledger:
+        release(ledger, 1, "It earns some.")
+    pushed = run(Pusher(model=model, serving_dir=serving), tmp_path / "more")
+    assert pushed.properties["pushed_version"] == "2"
+
+
+def test_the_ledger_knows_the_blessing_of_a_version(
+    model: Model, tmp_path: Path
+) -> None:
+    serving = tmp_path / "serving"
+    known_to_load(model, serving)
+    (tmp_path / "blessing").mkdir()
+    blessing = ModelBlessing(tmp_path / "blessing")
+    run(Pusher(model=model, blessing=blessing, serving_dir=serving), tmp_path)
+    with Ledger(serving) as ledger:
+        assert standings(ledger)[1].blessing == str(tmp_path / "blessing")
 
 
 # --- the process that loads

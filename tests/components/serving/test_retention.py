@@ -11,8 +11,15 @@ from penstock.components.serving import retention, stock
 from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.retention import Retention, find_old, retain
 from penstock.components.serving.routing import Routing, route
+from penstock.components.serving.server_config import Served
+from penstock.components.serving.server_record import (
+    RPC,
+    Record,
+    record_path,
+    write_record,
+)
 from penstock.components.serving.shelf import entry_of, pin, quarantine, usable
-from penstock.components.serving.standing import LABELS, ROLLOUT, standings
+from penstock.components.serving.standing import ROLLOUT, standings
 from penstock.components.serving.traffic import Report, Traffic
 from penstock.components.serving.version_dir import push, versions
 from penstock.schemas.errors import ServingError
@@ -87,8 +94,11 @@ def test_a_number_that_was_deleted_is_never_given_again(
 def test_what_is_in_use_is_kept(serving: Path, ledger: Ledger) -> None:
     to(ledger, Routing(stable=2, previous=1, candidate=3, weight=0.1))
     pin(ledger, 4, "audit", "The auditors look at it.")
-    with ledger.writing() as transaction:
-        transaction.hold(LABELS, {"live": 5})
+    told = Served("m", serving, (4, 5), "labels", stable=5)
+    control = serving / ".penstock" / "servers"
+    control.mkdir()
+    path = record_path("127.0.0.1:8500", None, serving)
+    write_record(path, Record(RPC, {"m": told}))
     (serving / "0").mkdir()
     found = retain(ledger, 1, younger_than_seconds=0)
     assert found.deleted == ()
@@ -98,7 +108,7 @@ def test_what_is_in_use_is_kept(serving: Path, ledger: Ledger) -> None:
         2: "it is stable",
         3: "it is the candidate of a rollout",
         4: "it is pinned as 'audit': The auditors look at it",
-        5: "label 'live' names it",
+        5: "model server '127.0.0.1:8500' knows it as 'stable'",
         6: "it is one of the last 1",
     }
 

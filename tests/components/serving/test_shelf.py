@@ -21,7 +21,6 @@ from penstock.components.serving.shelf import (
     usable,
 )
 from penstock.components.serving.standing import (
-    LABELS,
     ROLLOUT,
     standings,
     why_turned_down,
@@ -192,9 +191,7 @@ def test_a_version_stands_as_the_routing_says(ledger: Ledger) -> None:
 def test_the_candidate_of_a_rollout_that_loads_is_one(ledger: Ledger) -> None:
     with ledger.writing() as transaction:
         transaction.hold(ROLLOUT, {"candidate": 3, "phase": "loading"})
-        transaction.hold(LABELS, {"stable": 1, "live": 1})
     assert standings(ledger)[3].is_candidate
-    assert standings(ledger)[1].labels == ("live", "stable")
     with ledger.writing() as transaction:
         transaction.hold(ROLLOUT, {"candidate": 3, "phase": "rolled back"})
     assert not standings(ledger)[3].is_candidate
@@ -228,6 +225,7 @@ def test_bytes_are_turned_down_by_what_was_last_said_of_them(
     assert push(serving, model).number == 4  # the same bytes
     assert why_turned_down(ledger, digest) == said
     assert why_turned_down(ledger, "sha256:00") == ""
+    assert why_turned_down(ledger, "sha256:00", "/m/3") == said
     with ledger.writing() as transaction:
         transaction.event("promoted", 4)
     assert why_turned_down(ledger, digest) == ""

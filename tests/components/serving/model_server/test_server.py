@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from penstock.components.serving.model_server.options import Options
 from penstock.components.serving.model_server.server import ModelServer
-from penstock.components.serving.model_server.spawn import spawned
 from penstock.schemas.errors import ServingError
 from tests.components.serving.model_server import models
 from tests.components.serving.model_server.client import Client
@@ -29,25 +24,10 @@ from tests.components.serving.model_server.models import (
     answer,
     named_request,
     predict_request,
-    save_version,
 )
+from tests.components.serving.model_server.under_test import until
 
 Save = Callable[[int], Path]
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    return tmp_path / "serving"
-
-
-@pytest.fixture
-def save(template: Path, base: Path) -> Save:
-    return lambda version: save_version(template, base, version)
-
-
-@pytest.fixture
-def faults(tmp_path: Path) -> Path:
-    return tmp_path / "faults.json"
 
 
 def start(base: Path, **settings: Any) -> ModelServer:
@@ -60,12 +40,6 @@ def start(base: Path, **settings: Any) -> ModelServer:
             **settings,
         }
     )
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for what has to come; the test's own timeout ends what never does."""
-    while not holds():
-        time.sleep(0.01)
 
 
 # --- starting and stopping
@@ -101,74 +75,6 @@ def test_stopping_waits_for_what_is_under_way(
     client.close()
 
 
-def test_sigterm_drains_and_exits_0(base: Path, save: Save, faults: Path) -> None:
-    save(1)
-    faults.write_text(json.dumps({"m": {"1": {"latency_seconds": 1.0}}}))
-    with (
-        spawned(
-            model_name="m", model_base_path=str(base), fault_file=str(faults)
-        ) as run,
-        Client(run.ports.address) as client,
-    ):
-        futures = [
-            client.predict_future(predict_request([1.0], model="m")) for _ in range(4)
-        ]
-        time.sleep(0.5)  # so that they have arrived; they take a second
-        run.process.send_signal(signal.SIGTERM)
-        assert [answer(future.result()) for future in futures] == [[3.0]] * 4
-        assert run.process.wait() == 0
-
-
-def test_a_signal_ends_a_server_that_waits_for_its_models(base: Path) -> None:
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "penstock.components.serving.model_server",
-            "--port=0",
-            f"--model_base_path={base}",
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "Could not find base path" in line:
-                break
-        process.send_signal(signal.SIGTERM)
-        assert process.wait() == 0
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def test_a_server_ends_with_who_started_it(base: Path, save: Save) -> None:
-    save(1)
-    code = (
-        "import sys, time\n"
-        "from penstock.components.serving.model_server.spawn import spawned\n"
-        f"with spawned(model_base_path={str(base)!r}) as run:\n"
-        "    print(run.process.pid, flush=True)\n"
-        "    time.sleep(600)\n"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    try:
-        assert parent.stdout is not None
-        child = int(parent.stdout.readline())
-    finally:
-        parent.kill()
-        parent.communicate()
-    until(lambda: _ended(child))
-
-
-def _ended(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().split()[2] == "Z"
-    except FileNotFoundError:
-        return True
-
-
 def test_a_model_that_does_not_load_fails_the_start(base: Path) -> None:
     (base / "1").mkdir(parents=True)
     with pytest.raises(ServingError) as error, start(base):
@@ -178,19 +84,6 @@ def test_a_model_that_does_not_load_fails_the_start(base: Path) -> None:
         "NOT_FOUND: Could not find SavedModel .pb or .pbtxt at supplied export "
         f"directory path: {base}/1. Check that the directory exists and that you have "
         "the right permissions for accessing it.}, }"
-    )
-
-
-def test_a_command_that_cannot_serve_exits_1(base: Path) -> None:
-    (base / "1").mkdir(parents=True)
-    with (
-        pytest.raises(ServingError) as error,
-        spawned(model_base_path=str(base), max_num_load_retries=0),
-    ):
-        pass
-    assert str(error.value).startswith(
-        "The model server ended with code 1. The last it said: 'Failed to start "
-        "server. Error: 1 servable(s) did not become available: "
     )
 
 
@@ -486,34 +379,6 @@ def test_a_load_can_fail_be_slow_and_be_partial(
         until(lambda: state(4) == "AVAILABLE")
 
 
-def test_a_process_of_its_own_can_crash(base: Path, save: Save, faults: Path) -> None:
-    save(1)
-    faults.write_text('{"m": {"1": {"crash_after": 3}}}')
-    with (
-        spawned(
-            model_name="m", model_base_path=str(base), fault_file=str(faults)
-        ) as run,
-        Client(run.ports.address) as client,
-    ):
-        for _ in range(2):
-            client.predict(predict_request(model="m"))
-        with pytest.raises(grpc.RpcError) as error:
-            client.predict(predict_request(model="m"))
-        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert run.process.wait() == -signal.SIGKILL
-
-
-def test_a_crash_on_load_ends_the_process(base: Path, save: Save, faults: Path) -> None:
-    save(1)
-    faults.write_text('{"m": {"1": {"crash_on_load": true}}}')
-    with (
-        pytest.raises(ServingError) as error,
-        spawned(model_name="m", model_base_path=str(base), fault_file=str(faults)),
-    ):
-        pass
-    assert str(error.value).startswith("The model server ended with code -9.")
-
-
 # --- many at once
 
 
@@ -549,19 +414,3 @@ def test_no_request_fails_while_versions_come_and_go(base: Path, save: Save) -> 
     assert not wrong
     assert server.metrics.request_count.value("m", "OK") > 100
     assert [entry for entry in server.metrics.request_count._cells] == [("m", "OK")]
-
-
-def test_a_forked_environment_does_not_matter(base: Path, save: Save) -> None:
-    # The child finds penstock by the paths of this process, wherever it is started.
-    save(1)
-    before = os.getcwd()
-    os.chdir("/")
-    try:
-        with (
-            spawned(Options(port="auto"), model_base_path=str(base)) as run,
-            Client(run.ports.address) as client,
-        ):
-            request = predict_request([1.0], model="default")
-            assert answer(client.predict(request)) == [3.0]
-    finally:
-        os.chdir(before)

@@ -54,7 +54,7 @@ class Client:
                 method,
                 path,
                 content,
-                dict(headers or {}),  # type: ignore[arg-type]
+                dict(headers or {}),
                 encode_chunked=content is not None and not isinstance(content, bytes),
             )
             response = connection.getresponse()

@@ -23,6 +23,7 @@ from penstock.components.serving.messages import (
 )
 from penstock.components.serving.model_server import json_tensors
 from penstock.components.serving.model_server.status import ServableError
+from penstock.components.serving.model_server.tensors import to_array as known_array
 from penstock.components.serving.router import rest_json
 from penstock.schemas.errors import DataError
 
@@ -48,9 +49,7 @@ def theirs(document: dict[str, Any], **kinds: str) -> tuple[dict[str, Any], bool
     }
     request = predict_pb2.PredictRequest()
     rows = json_tensors.fill_predict(document, infos, request)
-    return {
-        name: json_tensors.to_array(each) for name, each in request.inputs.items()
-    }, rows
+    return {name: known_array(each) for name, each in request.inputs.items()}, rows
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:

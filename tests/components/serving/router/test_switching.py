@@ -26,8 +26,7 @@ from tests.components.serving.router.servers import Controls, Server, obeys, unt
 Routers = Callable[..., Router]
 X = {"x": np.array([1.0], np.float32)}
 BROKEN = (
-    "Version 2 failed 6 units in a row while version 1 answered: everybody is sent to "
-    "version 1 until the routing changes. Roll it back."
+    "breaker: Version 2 failed 6 different units in a row while version 1 answered."
 )
 
 
