@@ -162,7 +162,7 @@ def _shown() -> AbstractContextManager[Callable[[float], object]]:
 
 
 def _outcome_json(outcomes: Outcomes) -> dict[str, Any]:
-    from penstock.components.serving.rollout.decide import HOLD, PROMOTE, ROLL_BACK
+    from penstock.components.serving.rollout.kernels import HOLD, PROMOTE, ROLL_BACK
 
     return {
         "promoted": outcomes.rate(PROMOTE),
@@ -238,7 +238,7 @@ def _print(
 ) -> None:
     from rich.table import Table
 
-    from penstock.components.serving.rollout.decide import HOLD, PROMOTE, ROLL_BACK
+    from penstock.components.serving.rollout.kernels import HOLD, PROMOTE, ROLL_BACK
     from penstock.components.serving.rollout.simulate import HEALTHY
 
     weights = ", ".join(f"{step.weight:g}" for step in plan.steps)

@@ -10,23 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from penstock.components.serving.rollout import evidence
-from penstock.components.serving.rollout.decide import (
+from penstock.components.serving.rollout.decide import Moments, Pair, StepEvidence
+from penstock.components.serving.rollout.kernels import (
     ADVANCE,
     FAILED,
     HOLD,
     PROMOTE,
     ROLL_BACK,
     Arms,
-    Moments,
-    Pair,
-    StepEvidence,
+    Array,
     Sums,
     Tallies,
     choose,
@@ -35,7 +33,6 @@ from penstock.components.serving.rollout.decide import (
 from penstock.components.serving.rollout.plan import Rollout
 from penstock.schemas.errors import ServingError, did_you_mean, quoted
 
-Array = npt.NDArray[Any]
 ErrorModel = Literal["independent", "bad-users", "daily"]
 
 DAY_SECONDS = 86_400.0
