@@ -223,8 +223,8 @@ def _bare_loop(folder: Path, batch_rows: int) -> Callable[[], dict[str, Any] | N
     import tensorflow as tf
 
     from penstock.components.columns.examples import read_batches, schema_of
-    from penstock.components.evaluation import ModelSpec, models, saved_model
     from penstock.components.columns.inputs import Inputs
+    from penstock.components.evaluation import ModelSpec, models, saved_model
 
     assert all((saved_model, tf.io))
     examples = _examples(folder)
@@ -390,8 +390,8 @@ def _scored(trips: Any, first: int, slices: int) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from penstock.components.evaluation import ModelSpec, models
     from penstock.components.columns.inputs import Inputs
+    from penstock.components.evaluation import ModelSpec, models
 
     source = models.find("The model", _models()["candidate"], ModelSpec(), trips.schema)
     scores = models.load(source).predict(Inputs(trips, "eval"))[""].ravel()

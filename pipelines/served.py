@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 
 from penstock.components.serving.ledger import Ledger
-from penstock.components.serving.retention import why_used
 from penstock.components.serving.routing import routing_of
 from penstock.components.serving.standing import (
     Standing,
@@ -84,14 +83,7 @@ def remark_on(pushed: PushedModel) -> str:
         ServingError: If its serving directory is here and the ledger cannot be read.
     """
     standing = standing_behind(pushed)
-    if standing is None:
-        return ""
-    said = [
-        f"deleted: {standing.deleted}" if standing.deleted is not None else "",
-        standing.fault.removeprefix("was "),
-        why_used(standing).removeprefix("it is ").removeprefix("it "),
-    ]
-    return "; ".join(each.rstrip(".") for each in said if each)
+    return "" if standing is None else "; ".join(standing.remarks)
 
 
 def story_behind(pushed: PushedModel) -> tuple[Chapter, ...]:

@@ -772,7 +772,9 @@ def test_versions_lists_a_serving_directory(
     said = penstock("versions", serving)
     assert (said.code, said.err) == (0, "")
     header, *rows = said.out.splitlines()
-    assert header.split() == ["version", "state", "pushed", "size", "digest", "model"]
+    assert header.split() == [
+        *("version", "state", "standing", "pushed", "size", "digest", "model")
+    ]
     assert [row.split()[:2] for row in rows] == [["7", "foreign"], ["8", "complete"]]
     assert "/models/1" in rows[1]
     listed = penstock("versions", serving, "--json").json

@@ -66,6 +66,8 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "model-server.md",
         "models.md",
         "resolvers.md",
+        "rollout-statistics.md",
+        "router.md",
         "runners.md",
         "runs.md",
         "serving-directory.md",
@@ -145,6 +147,18 @@ def test_the_guide_to_the_model_server_prints_what_it_says(tmp_path: Path) -> No
 
 def test_the_guide_to_infra_validation_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "infra-validation.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_a_rollouts_statistics_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "rollout-statistics.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_the_router_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "router.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
     assert run_blocks(tmp_path, guide) == said
 

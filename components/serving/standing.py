@@ -33,7 +33,8 @@ LIFE = (
 )
 """Those that say whether and where a version lies."""
 
-_OVER = ("promoted", "rolled back", "failed")
+_OVER = ("promoted", "rolling back", "rolled back", "failed")
+"""Phases of a rollout in which nothing reaches its candidate as such any more."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,21 @@ class Standing:
         if self.rolled_back is not None:
             return f"was rolled back: {self.rolled_back}"
         return ""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What holds of it, as short clauses: what it does, and what was said of it."""
+        share = f"{100 * self.weight:.4g} %"
+        said = {
+            f"stable, {share}": self.is_stable,
+            f"candidate, {share}": self.is_candidate,
+            "stable before": self.is_previous,
+            f"deleted: {self.deleted}": self.deleted is not None,
+            f"quarantined: {self.quarantined}": self.quarantined is not None,
+            f"rolled back: {self.rolled_back}": self.rolled_back is not None,
+            **{f"pinned '{name}': {why}": True for name, why in self.pins.items()},
+        }
+        return tuple(clause.rstrip(".") for clause, holds in said.items() if holds)
 
 
 def standings(ledger: Ledger) -> dict[int, Standing]:

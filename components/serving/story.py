@@ -92,6 +92,9 @@ def _text(kind: str, data: Mapping[str, Any]) -> str:
         stable = data.get("stable")
         beside = "no version was stable" if stable is None else f"{stable} was stable"
         return f"rollout started; {beside}"
+    if kind == "blessing":
+        blessing = data.get("blessing")
+        return f"blessed by '{blessing}'" if blessing else f"rolled out unblessed{why}"
     if kind == "step":
         percent = 100 * float(data.get("weight", 0.0))
         done = f"; the step before is done{why}" if why else ""

@@ -113,7 +113,7 @@ def gc(
     policy = Policy(
         runs=runs,
         blessed=blessed,
-        younger_than_seconds=_seconds(younger_than, "--younger-than"),
+        younger_than_seconds=seconds_of(younger_than, "--younger-than"),
         unserved=tuple(unserved or ()),
     )
     opened = open_store(root, store, store_wait)
@@ -130,8 +130,8 @@ def gc(
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
-def _seconds(text: str, option: str) -> float:
-    """Return a length of time such as 30d in seconds."""
+def seconds_of(text: str, option: str) -> float:
+    """Return a length of time such as 30d, as an option has it, in seconds."""
     try:
         number = float(text[:-1])
         if text[-1:] in _UNIT_SECONDS and 0 <= number < float("inf"):

@@ -27,10 +27,11 @@ from penstock.pipelines.run import DEFAULT_ROOT
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from penstock.components.serving.story import Chapter
     from penstock.pipelines.lineage import Lineage
     from penstock.pipelines.metadata import ExecutionRecord
     from penstock.pipelines.overrides import Remarks
-    from penstock.schemas.artifacts import Artifact
+    from penstock.schemas.artifacts import Artifact, PushedModel
 
 
 def lineage(
@@ -75,6 +76,17 @@ def lineage(
         print_json(
             {
                 "start": artifact_json(found.start, remarks),
+                "story": [
+                    {
+                        "at": each.at,
+                        "kind": each.kind,
+                        "text": each.text,
+                        "actor": each.actor,
+                        "rollout": each.rollout,
+                        "data": dict(each.data),
+                    }
+                    for each in _story(found)
+                ],
                 "artifacts": [
                     artifact_json(each, remarks)
                     for _, each in sorted(found.artifacts.items())
@@ -89,8 +101,34 @@ def lineage(
     print_lineage(found, remarks, downstream=downstream)
     if not downstream:
         _print_recipes(found)
+        _print_story(found)
     if export is not None:
         new_console().print(f"\nwritten: {export}", markup=False, soft_wrap=True)
+
+
+def _story(found: Lineage) -> tuple[Chapter, ...]:
+    """Return what was done to the version that a lineage is of, if it is of one."""
+    from penstock.pipelines.served import story_behind
+    from penstock.schemas.artifacts import PushedModel
+
+    start = found.start
+    return story_behind(start) if isinstance(start, PushedModel) else ()
+
+
+def _print_story(found: Lineage) -> None:
+    from rich.table import Table
+
+    chapters = _story(found)
+    if not chapters:
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("when", "what was done to the version", "by"):
+        table.add_column(title, overflow="fold")
+    for each in chapters:
+        table.add_row(when(each.at), plain(each.text), plain(each.actor))
+    console = new_console()
+    console.print()
+    console.print(table)
 
 
 def _recipe_json(execution: ExecutionRecord) -> dict[str, Any]:
@@ -230,6 +268,7 @@ def impact(
 ) -> None:
     """Show which models and pushed versions have an artifact's or a span's data."""
     from penstock.pipelines import lineage as ask
+    from penstock.pipelines.served import remark_on
 
     opened = open_store(root, store, store_wait)
     if span is None and subject in opened.pipelines and not subject.isdecimal():
@@ -250,7 +289,11 @@ def impact(
                 "sources": [artifact_json(each, remarks) for each in found.sources],
                 "models": [artifact_json(each, remarks) for each in found.models],
                 "pushed": [
-                    {**artifact_json(each, remarks), "is_there": _is_there(each)}
+                    {
+                        **artifact_json(each, remarks),
+                        "is_there": _is_there(each),
+                        "remark": remark_on(each),
+                    }
                     for each in found.pushed
                 ],
             }
@@ -266,13 +309,20 @@ def impact(
         digest, said = short(model.digest), plain(remarked(remarks, model))
         table.add_row("model", str(model.id), digest, plain(model.uri), said)
     for pushed in found.pushed:
-        said = "" if _is_there(pushed) else "not there any more"
+        said = _remark(pushed)
         place = str(pushed.properties.get("pushed_destination", pushed.uri))
         digest = short(pushed.digest)
-        table.add_row("version", str(pushed.id), digest, plain(place), said)
+        table.add_row("version", str(pushed.id), digest, plain(place), plain(said))
     for source in found.sources:
         console.print(_label(source, remarks))
     console.print(table if table.rows else "It is in no model.")
+
+
+def _remark(pushed: PushedModel) -> str:
+    from penstock.pipelines.served import remark_on
+
+    there = "" if _is_there(pushed) else "not there any more"
+    return "; ".join(filter(None, [there, remark_on(pushed)]))
 
 
 def _is_there(pushed: Artifact) -> bool:

@@ -24,7 +24,7 @@ from penstock.commands.terminal import new_console, plain, print_json, when
 from penstock.pipelines.run import DEFAULT_ROOT
 
 if TYPE_CHECKING:
-    from penstock.components.serving.version_dir import Version
+    from penstock.components.serving.shelf import Entry
 
 
 def bless(
@@ -108,39 +108,58 @@ def versions(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """List the versions of a serving directory, the newest last."""
-    from penstock.components.serving import version_dir
+    """List the versions of a serving directory and how they stand, the newest last."""
+    from penstock.components.serving.ledger import Ledger
+    from penstock.components.serving.shelf import entries
 
-    found = version_dir.versions(serving_dir)
+    with Ledger(serving_dir, read_only=True) as ledger:
+        found = entries(ledger)
     if as_json:
-        print_json([_version_json(each) for each in found])
+        print_json([entry_json(each) for each in found])
         return
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("version", "state", "pushed", "size", "digest", "model"):
+    for title in ("version", "state", "standing", "pushed", "size", "digest", "model"):
         table.add_column(title, overflow="fold")
     for each in found:
-        row = _version_json(each)
+        row = entry_json(each)
         table.add_row(
             str(row["version"]),
             str(row["state"]),
+            plain("; ".join(row["remarks"])),
             when(row.get("pushed_at")),
             f"{row.get('size', 0):,}",
             str(row.get("digest") or "")[:19],
             plain(str(row.get("model_uri") or "")),
         )
-    new_console().print(table)
+    console = new_console()
+    console.print(table)
+    for each in found:
+        if each.remark:
+            console.print(each.remark, markup=False, soft_wrap=True)
 
 
-def _version_json(each: Version) -> dict[str, Any]:
+def entry_json(each: Entry) -> dict[str, Any]:
+    """Return a version as it is printed with --json."""
+    version, standing = each.version, each.standing
     return {
-        "version": each.number,
-        "path": str(each.path),
-        "state": each.state.value,
-        "pushed_at": each.pushed_at.timestamp() if each.pushed_at else None,
-        "size": each.size_bytes,
-        "digest": each.digest,
-        "model_uri": each.model_uri,
-        "run_id": each.run_id,
+        "version": version.number,
+        "path": str(version.path),
+        "state": version.state.value,
+        "pushed_at": version.pushed_at.timestamp() if version.pushed_at else None,
+        "size": version.size_bytes,
+        "digest": version.digest,
+        "model_uri": version.model_uri,
+        "run_id": version.run_id,
+        "blessing": standing.blessing,
+        "is_stable": standing.is_stable,
+        "is_previous": standing.is_previous,
+        "is_candidate": standing.is_candidate,
+        "weight": standing.weight,
+        "pins": dict(standing.pins),
+        "quarantined": standing.quarantined,
+        "rolled_back": standing.rolled_back,
+        "remarks": list(standing.remarks),
+        "remark": each.remark,
     }

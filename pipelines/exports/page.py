@@ -20,7 +20,8 @@ from penstock.pipelines.exports.layout import Layout, lay_out
 from penstock.pipelines.lineage import Lineage
 from penstock.pipelines.metadata import ExecutionRecord
 from penstock.pipelines.recipes import location, recipe
-from penstock.schemas.artifacts import Artifact, PropertyValue
+from penstock.pipelines.served import story_behind
+from penstock.schemas.artifacts import Artifact, PropertyValue, PushedModel
 from penstock.schemas.errors import MetadataError
 
 MAX_NODES = 2_000
@@ -177,18 +178,26 @@ def _sections(graph: Graph) -> Iterator[_Section]:
 def _of_artifact(artifact: Artifact) -> tuple[Facts, Mapping[str, Facts]]:
     facts = [("location", location(artifact)), ("digest", artifact.digest)]
     said = {key: each for key, each in artifact.properties.items() if key != "digest"}
-    return [each for each in facts if each[1]], {"properties": _facts(said)}
+    groups = {"properties": _facts(said)}
+    if isinstance(artifact, PushedModel):
+        groups["story"] = [
+            (_time(each.at), each.text) for each in story_behind(artifact)
+        ]
+    return [each for each in facts if each[1]], groups
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _of_execution(execution: ExecutionRecord) -> tuple[Facts, Mapping[str, Facts]]:
     made = recipe(execution)
-    started = datetime.fromtimestamp(execution.started, timezone.utc)
     facts = {
         "state": execution.state.value,
         "reason": execution.reason,
         "pipeline": execution.pipeline,
         "run": execution.run_id,
-        "started": f"{started:%Y-%m-%d %H:%M:%S} UTC",
+        "started": _time(execution.started),
         "seconds": "" if execution.seconds is None else f"{execution.seconds:.3f}",
         "code": made.code,
         "type": execution.type,

@@ -224,12 +224,14 @@ class Controller:
         waited = state.waiting_seconds + elapsed
         found, trouble = None, ""
         try:
-            found = self._target.states().get(state.candidate)
             asks = self._asked != state.id
-            if asks or found is None or found.state is LoadState.UNKNOWN:
+            if asks:
                 self._target.load(self._wanted(state))
                 self._asked = state.id
-            if asks and found is not None and found.state is LoadState.END:
+            found = self._target.states().get(state.candidate)
+            if found is None or found.state is LoadState.UNKNOWN:
+                self._asked = ""  # it has forgotten, as after a start
+            elif asks and found.state is LoadState.END:
                 found = None  # that was an earlier load of it
         except ServingError as error:
             trouble = str(error)
@@ -308,11 +310,11 @@ class Controller:
         )
         if state.phase is Phase.SHADOW:
             return self._shadows(state, steps, trouble, kind)
-        observed = [
+        found = [
             evidence(state, index, steps.get(index), fresh=fresh)
             for index in range(state.step + 1)
         ]
-        decision = self.decision = decide(state.plan, observed, state.seconds)
+        decision = self.decision = decide(state.plan, found, state.seconds)
         if decision.action == "roll back":
             return self._turns_back(state, " ".join(decision.reasons), blames=True)
         if trouble:
@@ -330,7 +332,7 @@ class Controller:
         if slow is not None and routing_of(self.ledger).slow_seconds is None:
             with self._moving(state) as transaction:
                 return moves.knows_slow(transaction, state, slow)
-        return self._notes(state, *_objections(state, decision, observed))
+        return self._notes(state, *_objections(state, decision, found))
 
     def _notes(self, state: State, holding: str, kind: str) -> State:
         with self._moving(state) as transaction:
@@ -477,15 +479,29 @@ class Controller:
         return f"These routers did not follow: {', '.join(late)}." if late else ""
 
 
+def observed(serving_dir: Path | str, state: State) -> list[StepEvidence]:
+    """Return the evidence so far of a rollout that somebody else controls.
+
+    Raises:
+        ServingError: If what routers saw cannot be read.
+    """
+    with Traffic(serving_dir) as traffic:
+        steps = traffic.steps(state.id)
+    return [
+        evidence(state, index, steps.get(index), fresh=True)
+        for index in range(state.step + 1)
+    ]
+
+
 def _objections(
-    state: State, decision: Decision, observed: list[StepEvidence]
+    state: State, decision: Decision, found: list[StepEvidence]
 ) -> tuple[str, str]:
     """Return why a step may not end when its time is over, in full and in a word."""
-    if not observed[-1].fresh:
+    if not found[-1].fresh:
         return " ".join(decision.reasons), "no fresh reports"
     if state.seconds >= state.plan.deadline_seconds:
         return " ".join(decision.reasons), "deadline"
-    missing = unreported(state.plan, observed)
+    missing = unreported(state.plan, found)
     if missing:
         return missing, "unreported metric"
     objecting = [each for each in decision.guards if each.state in ("failed", "watch")]

@@ -15,7 +15,7 @@ from penstock.components.serving.rollout import state as moves
 from penstock.components.serving.rollout.plan import Rollout
 from penstock.components.serving.rollout.state import Phase, State, state_of
 from penstock.components.serving.routing import Routing, routing_of
-from penstock.components.serving.version_dir import VersionState, verify, versions
+from penstock.components.serving.shelf import usable
 from penstock.schemas.errors import ServingError
 
 SERVER = "server"
@@ -49,11 +49,9 @@ def start(
     blessing = check_candidate(ledger, version, unblessed=unblessed)
     with ledger.writing() as transaction:
         transaction.hold(SERVER, dict(server))
-        state = moves.begin(transaction, plan, version)
-        transaction.event(
-            "blessing", version, rollout=state.id, blessing=blessing, reason=unblessed
+        return moves.begin(
+            transaction, plan, version, blessing=blessing, unblessed=unblessed
         )
-        return state
 
 
 def check_candidate(ledger: Ledger, version: int, *, unblessed: str = "") -> str:
@@ -62,43 +60,19 @@ def check_candidate(ledger: Ledger, version: int, *, unblessed: str = "") -> str
     Raises:
         ServingError: If it may not.
     """
-    where = f"Version {version} in '{ledger.directory}'"
-    found = {each.number: each for each in versions(ledger.directory)}
-    events = ledger.events(version)
-    for event in reversed(events):
-        if event.kind in ("released", "pushed"):
+    entry = usable(ledger, version)
+    where = f"Version {version} of '{ledger.directory}'"
+    for event in reversed(ledger.events(version)):
+        if event.kind == "released":
             break
-        if event.kind == "quarantined":
-            raise ServingError(
-                f"{where} was set aside: {event.data['reason']} Release it with: "
-                f"penstock quarantine {ledger.directory} {version} --release, or push "
-                "the model again."
-            )
         if event.kind in ("rolled back", "failed") and event.data["blames"]:
             raise ServingError(
                 f"{where} was turned down by an earlier rollout: "
                 f"{event.data['reason']} Release it with: penstock quarantine "
-                f"{ledger.directory} {version} --release, or push another model."
+                f"{ledger.directory} {version} --release --reason TEXT, or push "
+                "another model."
             )
-    if version not in found:
-        known = ", ".join(map(str, sorted(found))) or "none"
-        raise ServingError(
-            f"Serving directory '{ledger.directory}' has no version {version} (it has "
-            f"{known}). Name one of these."
-        )
-    if found[version].state is VersionState.DAMAGED:
-        raise ServingError(
-            f"{where} is damaged. See what differs with: penstock verify "
-            f"{ledger.directory} {version}, and push the model again."
-        )
-    if found[version].state is VersionState.COMPLETE:
-        different = verify(ledger.directory, version)
-        if different:
-            raise ServingError(
-                f"{where} is not what was pushed: {different[0]} Push the model again."
-            )
-    pushes = [event for event in events if event.kind == "pushed"]
-    blessing = str(pushes[-1].data.get("blessing") or "") if pushes else ""
+    blessing = entry.standing.blessing or ""
     if not blessing and not unblessed.strip():
         raise ServingError(
             f"{where} was pushed without a blessing, so that nobody has said it is "

@@ -18,13 +18,13 @@ from hypothesis.stateful import (
     rule,
 )
 
+from benchmarks._histories import faults
 from penstock.components.serving.ledger import Conflict, Event, LeaseLost
 from penstock.components.serving.rollout import verbs
 from penstock.components.serving.rollout.controller import BREAKER, Controller
 from penstock.components.serving.rollout.plan import Rollout, Step
 from penstock.components.serving.rollout.state import Phase, state_of
 from penstock.schemas.errors import ServingError
-from tests.components.serving.rollout.histories import faults
 from tests.components.serving.rollout.worlds import Crowd, World
 
 PLAN = Rollout(
@@ -230,7 +230,7 @@ class Rollouts(RuleBasedStateMachine):
 
 TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -10,7 +10,7 @@ from penstock.components.serving.control import Loaded, LoadState
 from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.rollout import verbs
 from penstock.components.serving.rollout.controller import Controller
-from penstock.components.serving.rollout.plan import Guard, Rollout, Step
+from penstock.components.serving.rollout.plan import Rollout, Step
 from penstock.components.serving.rollout.state import State
 from penstock.components.serving.router import sketch
 from penstock.components.serving.routing import Routing, routing_of
@@ -175,7 +175,7 @@ class World:
             model = folder / f"model-{number}"
             model.mkdir()
             (model / "saved_model.pb").write_bytes(b"model %d" % number)
-            pushed(self.directory, model)
+            push(self.directory, model, blessing="/blessing")
         self.now = 0.0
         self.server = Server()
         self.ledger = Ledger(self.directory)
@@ -223,21 +223,10 @@ class World:
         return [
             each.kind
             for each in self.ledger.events()
-            if each.kind not in ("pushed", "blessing", "slow")
+            if each.kind not in ("pushing", "pushed", "slow")
         ]
 
     def close(self) -> None:
         self.controller.close()
         self.crowd.close()
         self.ledger.close()
-
-
-def pushed(directory: Path, model: Path, blessing: str = "/blessing/1") -> int:
-    """Push a version as Pusher does behind a blessing."""
-    version = push(directory, model)
-    with Ledger(directory) as ledger, ledger.writing() as transaction:
-        transaction.event("pushed", version.number, blessing=blessing)
-    return version.number
-
-
-__all__ = ["PLAN", "Crowd", "Guard", "Server", "Step", "World", "pushed"]
