@@ -63,6 +63,7 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "infra-validation.md",
         "ingestion.md",
         "lineage.md",
+        "model-server.md",
         "models.md",
         "resolvers.md",
         "rollout-statistics.md",
@@ -139,6 +140,12 @@ def test_the_guide_to_slices_prints_what_it_says(tmp_path: Path) -> None:
 
 def test_the_guide_to_housekeeping_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "housekeeping.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_the_model_server_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "model-server.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
     assert run_blocks(tmp_path, guide) == said
 
