@@ -35,6 +35,7 @@ setup(
         "pandas>=1.5.3,<3",
         "pyarrow>=10.0.1,<26",
         "scipy>=1.11",
+        "google-crc32c>=1.5",
         "grpcio>=1.60",
         "jinja2>=3.1",
         "prometheus-client>=0.20",

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from penstock.components.serving.rollout.decide import HOLD, PROMOTE, ROLL_BACK
 from penstock.components.serving.rollout.incumbents import (
     argo_like,
     errors_doubled,
     flagger_like,
     request_level,
 )
+from penstock.components.serving.rollout.kernels import HOLD, PROMOTE, ROLL_BACK
 from penstock.components.serving.rollout.plan import Guard, Rollout
 from penstock.components.serving.rollout.simulate import (
     ErrorModel,

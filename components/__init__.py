@@ -6,6 +6,7 @@ from penstock.components.ingestion import (
     ImportExampleGen,
     ParquetExampleGen,
 )
+from penstock.components.serving.infra_validator import InfraValidator
 from penstock.components.serving.pusher import Pusher
 from penstock.components.training import Trainer
 from penstock.components.validation import (
@@ -21,6 +22,7 @@ __all__ = [
     "ExampleValidator",
     "ImportExampleGen",
     "ImportSchemaGen",
+    "InfraValidator",
     "ParquetExampleGen",
     "Pusher",
     "SchemaGen",

@@ -17,6 +17,7 @@ from penstock.pipelines.inputs import (
     Latest,
     LatestBlessed,
     Resolve,
+    Served,
     Spans,
     Where,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "RunContext",
     "RunResult",
     "RunState",
+    "Served",
     "ServingError",
     "Spans",
     "State",

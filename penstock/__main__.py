@@ -17,7 +17,12 @@ from penstock.commands.history import artifacts, diff, logs, runs, show
 from penstock.commands.housekeeping import gc
 from penstock.commands.lineage import impact, lineage
 from penstock.commands.models import bless, versions
+from penstock.commands.rollouts import app as rollout
+from penstock.commands.rollouts import rollback
 from penstock.commands.running import plan, reproduce, run
+from penstock.commands.serving import serve
+from penstock.commands.shelf import pin, quarantine, retain, verify
+from penstock.commands.simulating import simulate
 from penstock.commands.terminal import CANCELED, DONE, ERROR
 from penstock.schemas.errors import PenstockError
 
@@ -31,9 +36,11 @@ app = typer.Typer(
 )
 for verb in (
     *(run, plan, evaluate, runs, show, logs, artifacts, lineage, reproduce, impact),
-    *(diff, bless, versions, gc),
+    *(diff, bless, gc, versions, verify, pin, quarantine, retain),
+    *(serve, simulate, rollback),
 ):
     app.command()(verb)
+app.add_typer(rollout)
 
 
 def command_line() -> int:

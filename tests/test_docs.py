@@ -63,8 +63,11 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "infra-validation.md",
         "ingestion.md",
         "lineage.md",
+        "model-server.md",
         "models.md",
         "resolvers.md",
+        "rollout-statistics.md",
+        "router.md",
         "runners.md",
         "runs.md",
         "serving-directory.md",
@@ -136,8 +139,26 @@ def test_the_guide_to_housekeeping_prints_what_it_says(tmp_path: Path) -> None:
     assert run_blocks(tmp_path, guide) == said
 
 
+def test_the_guide_to_the_model_server_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "model-server.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
 def test_the_guide_to_infra_validation_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "infra-validation.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_a_rollouts_statistics_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "rollout-statistics.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_the_router_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "router.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
     assert run_blocks(tmp_path, guide) == said
 

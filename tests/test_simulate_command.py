@@ -173,6 +173,7 @@ def test_simulate_says_the_same_as_json(module: Path) -> None:
         "errors": 0.02,
         "model": "bad-users",
         "requests_per_hour": 6.0,
+        "converting": 0.05,
         "units": 12_000,
     }
     assert found["rollouts"] == 100
@@ -208,6 +209,14 @@ def test_a_plan_without_an_errors_guard_has_no_delay(tmp_path: Path) -> None:
     path.write_text(Rollout("m", guards=[Guard.latency()]).to_json())
     result = said(path, "--rps", 20, "--errors", 0.01, "--rollouts", 20)
     assert "Distinct failing units" not in result.stdout
+
+
+def test_a_plan_shorter_than_a_check_of_others_stands_alone(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(Rollout("m", steps=[Step(20, "30s"), Step(100, "30s")]).to_json())
+    result = said(path, "--rps", 50, "--errors", 0.01, "--rollouts", 20)
+    assert result.exit_code == 0
+    assert "rule of others" not in result.stdout
 
 
 def test_the_verb_imports_neither_numpy_nor_tensorflow_before_it_needs_them() -> None:

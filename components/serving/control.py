@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
@@ -119,7 +119,7 @@ class ServerControl:
         }
         found = {}
         for name, call in calls.items():
-            answer = self._finish(GET_MODEL_STATUS, call, allowed="NOT_FOUND")
+            answer = self._finish(GET_MODEL_STATUS, call, allowed=("NOT_FOUND",))
             found[name] = {} if answer is None else _states(answer)
         return found
 
@@ -140,6 +140,44 @@ class ServerControl:
             model_spec=spec, metadata_field=["signature_def"]
         )
         self._finish(GET_MODEL_METADATA, self._start(GET_MODEL_METADATA, request))
+
+    def labelled(self, name: str, labels: Mapping[str, int]) -> dict[str, int | None]:
+        """Return the versions that labels of a model name; None for a label it lacks.
+
+        No call lists labels, but one that asks for a label says what version answered.
+
+        Args:
+            name: The name of the model.
+            labels: The labels, and the versions they should name. That is believed of
+                a server that tells no metadata at this address.
+
+        Raises:
+            ServingError: The server does not answer.
+        """
+        calls = {
+            label: self._start(
+                GET_MODEL_METADATA,
+                GetModelMetadataRequest(
+                    model_spec={"name": name, "version_label": label},
+                    metadata_field=["signature_def"],
+                ),
+            )
+            for label in labels
+        }
+        found: dict[str, int | None] = {}
+        for label, call in calls.items():
+            answer = self._finish(
+                GET_MODEL_METADATA,
+                call,
+                allowed=("NOT_FOUND", "INVALID_ARGUMENT", "UNIMPLEMENTED"),
+            )
+            if answer is not None:
+                found[label] = answer.model_spec.version.value
+            elif call.code().name == "UNIMPLEMENTED":
+                found[label] = labels[label]
+            else:
+                found[label] = None
+        return found
 
     def reload(self, config: ModelServerConfig) -> Callable[[float], bool]:
         """Send a configuration, which replaces the one the server has.
@@ -175,14 +213,14 @@ class ServerControl:
         return on.future(request, timeout=seconds, metadata=self._metadata)
 
     def _finish(
-        self, method: Method[Any, _R], call: Any, allowed: str = ""
+        self, method: Method[Any, _R], call: Any, allowed: tuple[str, ...] = ()
     ) -> _R | None:
         import grpc
 
         try:
             answer: _R = call.result()
         except grpc.RpcError as error:
-            if error.code().name == allowed:
+            if error.code().name in allowed:
                 return None
             raise self._explained(method, error) from error
         return answer
@@ -208,10 +246,15 @@ class ServerControl:
                 f"{server} does not know the call '{name}': it is too old, or no "
                 "TensorFlow Serving. Run TensorFlow Serving 2 or newer there."
             )
-        elif code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        elif code == "UNAUTHENTICATED":
             text = (
                 f"{server} lets nobody without the right token do '{name}': {why}. "
                 "Pass the token of its token file."
+            )
+        elif code == "PERMISSION_DENIED":
+            text = (
+                f"{server} does not allow '{name}': {why}. Use the address and the "
+                "token or certificate that it allows it to."
             )
         elif method is RELOAD_CONFIG:
             return self._refused(why)

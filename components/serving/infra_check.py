@@ -283,6 +283,8 @@ class _Examination:
             text = self._wrong(ready, places, request)
             if text:
                 wrong.append((len(places), text))
+            if self._kind == "memory":
+                break  # TensorFlow waits for seconds before it gives up again
         report: dict[str, Any] = {
             "rows": len({place for group in ready.groups for place in group}),
             "rows_left_out": ready.left_out,
@@ -330,6 +332,10 @@ class _Examination:
                     return str(wrong_types(f"{ready.title} parses", wrong, schema))
             if getattr(error, "code", None) == _RESOURCE_EXHAUSTED:
                 self._kind = "memory"
+                return (
+                    f"{ready.title} runs out of memory{on}: {feeding.reason(error)}. "
+                    "Make the model smaller, or allow more with memory_limit_gib."
+                )
             return (
                 f"{ready.title} fails{on}: {feeding.reason(error)}. Mend the model, or "
                 "leave such rows out of the data."

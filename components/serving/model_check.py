@@ -142,8 +142,12 @@ def check_model(
     failures = list(found.get("failures", ()))
     failures += _deaths(ended, subject, limits)
     if "error" in found:
-        text = f"{subject} cannot be loaded: {found['error']} Train it again, or export"
-        failures.append({"kind": "load", "text": f"{text} it anew."})
+        text = (
+            f"{subject} cannot be loaded: {found['error']} Train it again, or export "
+            "it anew."
+        )
+        short = found["error"].startswith("RESOURCE_EXHAUSTED")
+        failures.append({"kind": "memory" if short else "load", "text": text})
     untold = tuple(found.get("untold", ()))
     answer = Answer.NOT_ENOUGH_DATA if untold else Answer.YES
     return Checked(

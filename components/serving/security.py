@@ -64,7 +64,7 @@ class Tls:
         """
         import grpc
 
-        authority, key, certificate = self._read()
+        authority, key, certificate = self.read()
         return grpc.ssl_channel_credentials(authority, key, certificate)
 
     def server_credentials(self) -> Any:
@@ -75,7 +75,7 @@ class Tls:
         """
         import grpc
 
-        authority, key, certificate = self._read()
+        authority, key, certificate = self.read()
         if certificate is None:
             raise ServingError(
                 "A TLS server has no certificate. Pass both a certificate and its key."
@@ -84,7 +84,12 @@ class Tls:
             [(key, certificate)], authority, require_client_auth=authority is not None
         )
 
-    def _read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+    def read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """Return the authority's certificates, our key and our certificate, in PEM.
+
+        Raises:
+            ServingError: As for a client.
+        """
         authority = certificate = key = None
         if self.authority is not None:
             subject = f"TLS authority file '{self.authority}'"

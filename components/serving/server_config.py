@@ -7,6 +7,7 @@ arithmetic on messages.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import uuid
@@ -76,6 +77,16 @@ class Served:
             for label, version in pairs.items()
             if version is not None and self.layout == "labels"
         }
+
+    def with_labels_of(self, versions: Collection[int]) -> Served:
+        """Return it without the labels that name other versions than these."""
+        if self.layout != "labels":
+            return self
+        return dataclasses.replace(
+            self,
+            stable=self.stable if self.stable in versions else None,
+            canary=self.canary if self.canary in versions else None,
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -158,7 +169,7 @@ def server_config(
         else:
             _check_replaced(config, own)
     for each in served:
-        _check_labels_in_policy(each)
+        check_labels(each)
         result.model_config_list.config.extend(_entries(each))
     check_config(result)
     return result
@@ -251,7 +262,12 @@ def check_config(config: ModelServerConfig) -> None:
             _check_labels(model.name, model.version_labels, policy.specific.versions)
 
 
-def _check_labels_in_policy(served: Served) -> None:
+def check_labels(served: Served) -> None:
+    """Refuse a label of a version that is not loaded together with it.
+
+    Raises:
+        ServingError: The version is not among those to load.
+    """
     _check_labels(served.model, served.labels, served.versions)
 
 
@@ -405,8 +421,13 @@ def write_config(path: Path, config: ModelServerConfig) -> None:
     write_text(path, f"{_HEADER}\n{config_text(config)}")
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
     """Write a file that holds the old text or the new one whenever it is read.
+
+    Args:
+        path: The file.
+        text: What it is to hold.
+        mode: Its permissions, of which the process's umask takes some away.
 
     Raises:
         ServingError: It cannot be written.
@@ -415,7 +436,9 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         try:
-            with open(temporary, "x", encoding="utf-8") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            descriptor = os.open(temporary, flags, mode)
+            with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

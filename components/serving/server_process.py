@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.components.serving.control import ServerControl
+from penstock.components.serving.security import Tls
 from penstock.components.serving.server_config import (
     Served,
     read_config,
@@ -88,6 +90,8 @@ def started_server(
     user_config: Path | None = None,
     command: tuple[str, ...] | None = None,
     flags: tuple[str, ...] = (),
+    tls: Tls | None = None,
+    client_tls: Tls | None = None,
     port: int | None = None,
     rest_port: int | None = None,
     startup_seconds: float = 120.0,
@@ -105,6 +109,9 @@ def started_server(
         user_config: The user's own configuration, if there is one.
         command: The server to run; the one that `find_server` finds if None.
         flags: More flags, after the recommended ones.
+        tls: The server's own certificate and key, and the authority of its clients if
+            they need certificates too; None for plain text. REST has no TLS.
+        client_tls: How to connect to it then, to see whether it answers.
         port: Port of its gRPC side; a free one if None.
         rest_port: Port of its REST side; a free one if None.
         startup_seconds: How long it may take until it answers.
@@ -126,6 +133,10 @@ def started_server(
     write_text(
         monitoring, f'prometheus_config {{ enable: true path: "{METRICS_PATH}" }}\n'
     )
+    if tls is not None:
+        ssl_config = folder / "ssl.config"
+        write_text(ssl_config, ssl_config_text(tls), mode=0o600)
+        flags = (f"--ssl_config_file={ssl_config}", *flags)
     port, rest_port = _free_ports(port, rest_port)
     arguments = [
         *(find_server() if command is None else command),
@@ -153,14 +164,42 @@ def started_server(
     )
     names = [model.name for model in config.model_config_list.config]
     try:
-        _wait(process, server, names[0] if names else "none", startup_seconds)
+        name = names[0] if names else "none"
+        _wait(process, server, name, startup_seconds, client_tls)
         yield server
     finally:
         _stop(process, grace_seconds)
 
 
+def ssl_config_text(tls: Tls) -> str:
+    """Return what --ssl_config_file takes, for the server's side of TLS.
+
+    The text holds the key: write it where nobody else can read it.
+
+    Raises:
+        ServingError: There is no certificate, or a file is not right.
+    """
+    authority, key, certificate = tls.read()
+    if key is None or certificate is None:
+        raise ServingError(
+            "A TLS server has no certificate. Pass both a certificate and its key."
+        )
+    fields = {"server_key": key, "server_cert": certificate}
+    if authority is not None:
+        fields["custom_ca"] = authority
+    lines = [
+        f"{name}: {json.dumps(content.decode('ascii'))}"  # the same escapes as in JSON
+        for name, content in fields.items()
+    ]
+    return "\n".join([*lines, f"client_verify: {str(authority is not None).lower()}\n"])
+
+
 def _wait(
-    process: subprocess.Popen[bytes], server: RunningServer, name: str, seconds: float
+    process: subprocess.Popen[bytes],
+    server: RunningServer,
+    name: str,
+    seconds: float,
+    tls: Tls | None,
 ) -> None:
     deadline = time.monotonic() + seconds
     while True:
@@ -172,8 +211,9 @@ def _wait(
             )
         left = deadline - time.monotonic()
         try:
+            wait_seconds = max(0.1, min(left, 1.0))
             with ServerControl(
-                server.address, deadline_seconds=max(0.1, min(left, 1.0))
+                server.address, tls=tls, deadline_seconds=wait_seconds
             ) as control:
                 control.statuses([name])
             return

@@ -40,11 +40,13 @@ class Record:
             anybody has told it anything.
         served: What it is to hold of our models, by name.
         sent: The configuration that was sent last, as text.
+        told: Whether the server has answered that.
     """
 
     channel: str | None = None
     served: Mapping[str, Served] = field(default_factory=dict)
     sent: str = ""
+    told: bool = True
 
 
 def record_path(address: str, user_config: Path | None, serving_dir: Path) -> Path:
@@ -115,7 +117,7 @@ def read_record(path: Path) -> Record:
         if held["format"] != _FORMAT:
             raise ValueError(f"format {held['format']}")
         served = {each["model"]: _served(each) for each in held["served"]}
-        return Record(held["channel"], served, held["sent"])
+        return Record(held["channel"], served, held["sent"], held["told"])
     except (KeyError, TypeError, ValueError) as error:
         raise _foreign(path, f"{type(error).__name__}: {error}") from error
 
@@ -131,6 +133,7 @@ def write_record(path: Path, record: Record) -> None:
         "channel": record.channel,
         "served": [_json(each) for each in record.served.values()],
         "sent": record.sent,
+        "told": record.told,
     }
     write_text(path, json.dumps(held, indent=1) + "\n")
 

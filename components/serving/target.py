@@ -109,6 +109,7 @@ class TfServingTarget:
         )
         self._record = record_path(address, user_config, self._folder)
         self._answered: Callable[[float], bool] | None = None
+        self._sent = ""
         self._stale: dict[int, Loaded] = {}
         self._stale_until = 0.0
         self._stale_seconds = _STALE_SECONDS + (poll_seconds if config_file else 0.0)
@@ -152,11 +153,17 @@ class TfServingTarget:
     def states(self) -> Mapping[int, Loaded]:
         """Return what the server says of every version that it knows.
 
+        A label, or the bare name, that the server lost when it was started anew, is
+        given to it again.
+
         Raises:
             ServingError: The server does not answer, or has refused what was sent.
         """
-        self._hear(0.0)
+        if self._hear(0.0):
+            with locked_record(self._record):
+                self._note_told()
         found = self._found()
+        self._restore(found)
         if time.monotonic() > self._stale_until and self._answered is None:
             self._stale.clear()
         for version, before in self._stale.items():
@@ -187,12 +194,7 @@ class TfServingTarget:
             served = dataclasses.replace(
                 self._served(record), stable=stable, canary=canary
             )
-            available = [
-                version
-                for version, found in self._found(bare=True).items()
-                if found.state is LoadState.AVAILABLE
-            ]
-            rules.check_available(served, available)
+            rules.check_available(served, _available(self._found(bare=True)))
             self._send(record, served)
 
     def probe(self, version: int) -> None:
@@ -252,19 +254,23 @@ class TfServingTarget:
         wanted.pop(self._new.model, None)
         if served is not None:
             wanted[served.model] = served
+            rules.check_labels(served)
         user = rules.read_config(self._user_config)
-        config = rules.server_config(user, wanted.values())
+        config = rules.server_config(user, self._tellable(wanted))
         before = rules.parse_config(record.sent)
         rules.check_change(before, config)
         self._refuse_strangers(config, before)
-        text = rules.config_text(config)
-        write_record(self._record, Record(self._channel, wanted, text))
+        self._sent = rules.config_text(config)
+        asked = Record(self._channel, wanted, self._sent, told=False)
+        write_record(self._record, asked)
         try:
             if self._config_file is not None:
                 rules.write_config(self._config_file, config)
+                self._note_told()
             else:
                 self._answered = self.control.reload(config)
-                self._hear(_REFUSAL_SECONDS)
+                if self._hear(_REFUSAL_SECONDS):
+                    self._note_told()
         except Refused:
             # It keeps what it had, and so does the record.
             write_record(self._record, record)
@@ -273,15 +279,52 @@ class TfServingTarget:
         if self._boot_config is not None:
             rules.write_config(self._boot_config, rules.without_labels(config))
 
-    def _hear(self, seconds: float) -> None:
-        """Wait so long for the answer to what was sent last, if it is not in yet."""
+    def _tellable(self, wanted: Mapping[str, Served]) -> list[Served]:
+        """Return what may be told now: without labels of what is not available.
+
+        A server that was started anew has loaded nothing yet, and would refuse the
+        whole configuration for one of its labels.
+        """
+        labelled = [model for model, served in wanted.items() if served.labels]
+        found = self.control.statuses(labelled)
+        return [
+            served.with_labels_of(_available(found[model]))
+            if model in found
+            else served
+            for model, served in wanted.items()
+        ]
+
+    def _restore(self, found: Mapping[int, Loaded]) -> None:
+        record = read_record(self._record)
+        served = record.served.get(self._new.model)
+        if served is None or self._answered is not None:
+            return
+        labels = served.with_labels_of(_available(found)).labels
+        lost = labels and self.control.labelled(served.model, labels) != labels
+        if served.layout == "names" and served.stable in _available(found):
+            bare = self.control.statuses([served.model])[served.model]
+            lost = served.stable not in bare
+        if lost or not record.told:
+            with locked_record(self._record):
+                record = self._read()
+                if self._new.model in record.served:
+                    self._send(record, self._served(record))
+
+    def _hear(self, seconds: float) -> bool:
+        """Wait so long for an answer that is due, and return whether it came."""
         answered, self._answered = self._answered, None
         if answered is None:
-            return
-        if answered(seconds):
-            self._stale_until = time.monotonic() + self._stale_seconds
-        else:
+            return False
+        if not answered(seconds):
             self._answered = answered
+            return False
+        self._stale_until = time.monotonic() + self._stale_seconds
+        return True
+
+    def _note_told(self) -> None:
+        record = read_record(self._record)
+        if record.sent == self._sent:
+            write_record(self._record, dataclasses.replace(record, told=True))
 
     def _refuse_strangers(
         self, config: ModelServerConfig, before: ModelServerConfig
@@ -368,6 +411,10 @@ class TfServingTarget:
             for version, found in self._found().items()
             if version in versions and found.state in over
         }
+
+
+def _available(found: Mapping[int, Loaded]) -> list[int]:
+    return [n for n, each in found.items() if each.state is LoadState.AVAILABLE]
 
 
 def _said(channel: str | None) -> str:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from penstock.components.serving.ledger import Ledger
     from penstock.components.serving.rollout.controller import Controller
     from penstock.components.serving.rollout.state import State
+    from penstock.components.serving.story import Chapter
+
+_QUIET = ("slow", "took over", "watches")
+"""What a story on the terminal can do without."""
 
 app = typer.Typer(
     name="rollout",
@@ -369,13 +373,13 @@ class _Shown:
             self._live.stop()
 
     def __call__(self, state: State) -> None:
-        from penstock.components.serving.telling import QUIET, sentence
+        from penstock.components.serving.story import told
 
-        for event in self._ledger.events(rollout=self._rollout, since=self._seen):
-            self._seen = event.seq
-            if event.kind not in QUIET:
-                said = f"{when(event.at)}  {sentence(event)}"
-                self._console.print(said, markup=False, soft_wrap=True)
+        events = self._ledger.events(rollout=self._rollout, since=self._seen)
+        for chapter in told(events):
+            _print_chapter(self._console, chapter)
+        if events:
+            self._seen = events[-1].seq
         if self._live is not None:
             self._live.update(_line(state, self._controller))
 
@@ -450,7 +454,7 @@ def _print_state(serving_dir: Path, *, as_json: bool) -> None:
     from penstock.components.serving.rollout.decide import decide
     from penstock.components.serving.rollout.state import Phase, state_of
     from penstock.components.serving.routing import routing_of
-    from penstock.components.serving.telling import QUIET, sentence
+    from penstock.components.serving.story import told
 
     with Ledger(serving_dir, read_only=True) as ledger:
         state, routing = state_of(ledger), routing_of(ledger)
@@ -467,16 +471,7 @@ def _print_state(serving_dir: Path, *, as_json: bool) -> None:
                 "rollout": state.to_json() if state else None,
                 "controller": controller,
                 "guards": [vars(each) for each in decision.guards] if decision else [],
-                "events": [
-                    {
-                        "seq": each.seq,
-                        "at": each.at,
-                        "kind": each.kind,
-                        "said": sentence(each),
-                        **each.data,
-                    }
-                    for each in events
-                ],
+                "story": [vars(each) for each in told(events)],
             }
         )
         return
@@ -512,11 +507,14 @@ def _print_state(serving_dir: Path, *, as_json: bool) -> None:
             evidence = f"{guard.evidence:.3g}" if limit else ""
             table.add_row(guard.name, guard.state, evidence, limit, guard.sentence)
         console.print(table)
-    for each in events:
-        if each.kind not in QUIET:
-            console.print(
-                f"{when(each.at)}  {sentence(each)}", markup=False, soft_wrap=True
-            )
+    for chapter in told(events):
+        _print_chapter(console, chapter)
+
+
+def _print_chapter(console: Console, chapter: Chapter) -> None:
+    if chapter.kind not in _QUIET:
+        line = f"{when(chapter.at)}  {chapter.text}"
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _where(state: State) -> str:

@@ -59,6 +59,12 @@ def simulate(
     requests_per_hour: Annotated[
         float, typer.Option("--requests-per-hour", help="Of one user.")
     ] = 6.0,
+    converting: Annotated[
+        float,
+        typer.Option(
+            "--converting", help="Share of users with any of a guarded metric."
+        ),
+    ] = 0.05,
     rollouts: Annotated[
         int, typer.Option("--rollouts", min=1, help="How many are simulated.")
     ] = 2_000,
@@ -82,6 +88,7 @@ def simulate(
         errors,
         model,  # type: ignore[arg-type]  # Traffic refuses what it does not know
         requests_per_hour,
+        converting,
     )
     bad = Candidate(errors=candidate_errors)
     outcomes = {}
@@ -113,6 +120,7 @@ def simulate(
                     "errors": errors,
                     "model": model,
                     "requests_per_hour": requests_per_hour,
+                    "converting": converting,
                     "units": traffic.units,
                 },
                 "rollouts": rollouts,
@@ -154,7 +162,7 @@ def _shown() -> AbstractContextManager[Callable[[float], object]]:
 
 
 def _outcome_json(outcomes: Outcomes) -> dict[str, Any]:
-    from penstock.components.serving.rollout.decide import HOLD, PROMOTE, ROLL_BACK
+    from penstock.components.serving.rollout.kernels import HOLD, PROMOTE, ROLL_BACK
 
     return {
         "promoted": outcomes.rate(PROMOTE),
@@ -230,7 +238,7 @@ def _print(
 ) -> None:
     from rich.table import Table
 
-    from penstock.components.serving.rollout.decide import HOLD, PROMOTE, ROLL_BACK
+    from penstock.components.serving.rollout.kernels import HOLD, PROMOTE, ROLL_BACK
     from penstock.components.serving.rollout.simulate import HEALTHY
 
     weights = ", ".join(f"{step.weight:g}" for step in plan.steps)
@@ -271,6 +279,8 @@ def _print(
             for weight, units in delays.items()
         )
         console.print(f"Distinct failing units until '{doubled}' is found: {said}.")
+    if not rules[HEALTHY]:
+        return
     table = Table(box=None, pad_edge=False)
     table.add_column("rule of others")
     for column in ("healthy rolled back", f"{doubled} rolled back", "after"):

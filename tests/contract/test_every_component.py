@@ -105,6 +105,11 @@ class Chain:
                     schema=schema.schema,
                     eval_config=self.eval_config(),
                 ),
+                c.InfraValidator(
+                    model=trainer.model,
+                    examples=ingest.examples,
+                    split="eval",
+                ),
                 c.Pusher(
                     model=trainer.model,
                     blessing=evaluator.blessing,
@@ -165,7 +170,8 @@ def subject(
             may_write=[chain.serving_dir] if name == "Pusher" else [],
             # A model's bytes depend on what its process built before, which is why
             # runs train in processes of their own; its own tests hold it to that.
-            is_repeatable=name != "Trainer",
+            # What InfraValidator measures takes another time each time.
+            is_repeatable=name not in ("InfraValidator", "Trainer"),
         )
     return SUBJECTS[name]
 

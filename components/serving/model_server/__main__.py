@@ -14,6 +14,9 @@ from penstock.schemas.errors import ServingError
 
 _SIGNAL_SECONDS = 0.05
 
+_SWITCH_SECONDS = 0.001
+"""How long a thread that loads may keep the interpreter from one that answers."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until SIGTERM or Ctrl-C, then finish what is under way.
@@ -37,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     # TensorFlow is imported here, after a wrong flag was told at once.
     from penstock.components.serving.model_server.server import ModelServer
 
+    sys.setswitchinterval(_SWITCH_SECONDS)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

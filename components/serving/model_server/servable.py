@@ -7,30 +7,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from google.protobuf.message import DecodeError
-from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     inference_pb2,
-    input_pb2,
     model_pb2,
     predict_pb2,
     prediction_log_pb2,
     regression_pb2,
 )
 
+from penstock.components.serving.model_server.inputs import (
+    example_count,
+    request_inputs,
+    serialized_examples,
+    wrong_filter,
+)
+from penstock.components.serving.model_server.outputs import (
+    encode,
+    fill_classes,
+    fill_values,
+)
 from penstock.components.serving.model_server.saved_model import Call, Graph
 from penstock.components.serving.model_server.status import Code, ServableError
-from penstock.components.serving.model_server.tensors import (
-    Array,
-    dtype_name,
-    dtype_of,
-    to_array,
-    to_proto,
-)
+from penstock.components.serving.model_server.tensors import Array
 
 __all__ = ["Code", "Servable", "ServableError", "example_count"]
 
@@ -121,7 +122,7 @@ class Servable:
         outputs = run(request)
         self._stamp(response.model_spec, request.model_spec.name, name)
         for alias, value in outputs.items():
-            _encode(alias, value, response.outputs[alias], self._as_content)
+            encode(alias, value, response.outputs[alias], self._as_content)
         return response
 
     def classify(
@@ -135,11 +136,11 @@ class Servable:
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         signature = self._signature(name)
         feed, fetches = self._classification(signature)
-        examples = _serialized_examples(request.input)
+        examples = serialized_examples(request.input)
         outputs = self._run(feed, fetches, examples)
         response = classification_pb2.ClassificationResponse()
         self._stamp(response.model_spec, request.model_spec.name, name)
-        _fill_classes(signature, len(examples), outputs, response.result)
+        fill_classes(signature, len(examples), outputs, response.result)
         return response
 
     def regress(
@@ -153,11 +154,11 @@ class Servable:
         name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         signature = self._signature(name)
         feed, fetches = self._regression(signature)
-        examples = _serialized_examples(request.input)
+        examples = serialized_examples(request.input)
         outputs = self._run(feed, fetches, examples)
         response = regression_pb2.RegressionResponse()
         self._stamp(response.model_spec, request.model_spec.name, name)
-        _fill_values(signature, len(examples), outputs, response.result)
+        fill_values(signature, len(examples), outputs, response.result)
         return response
 
     def multi_inference(
@@ -169,7 +170,7 @@ class Servable:
             ServableError: A task or the input is wrong, or the model failed.
         """
         feed, fetches = self._tasks(request.tasks)
-        examples = _serialized_examples(request.input)
+        examples = serialized_examples(request.input)
         # Each tensor once, in the order of names, though several tasks may want it.
         outputs = self._run(feed, sorted(set(fetches)), examples)
         response = inference_pb2.MultiInferenceResponse()
@@ -178,13 +179,11 @@ class Servable:
             signature = self._signature_defs[name]
             result = response.results.add()
             if task.method_name == CLASSIFY_METHOD:
-                _fill_classes(
+                fill_classes(
                     signature, len(examples), outputs, result.classification_result
                 )
             else:
-                _fill_values(
-                    signature, len(examples), outputs, result.regression_result
-                )
+                fill_values(signature, len(examples), outputs, result.regression_result)
             self._stamp(result.model_spec, task.model_spec.name, name)
         return response
 
@@ -265,7 +264,7 @@ class Servable:
         inputs = sorted(signature.inputs.items())
         # TensorFlow Serving looks at the inputs before it looks at the filter.
         aliases = list(output_filter) or sorted(signature.outputs)
-        wrong = _wrong_filter(signature, aliases)
+        wrong = wrong_filter(signature, aliases)
         call: Call | None = None
         if wrong is None:
             call = self._graph.call(
@@ -274,7 +273,7 @@ class Servable:
             )
 
         def run(request: predict_pb2.PredictRequest) -> dict[str, Array]:
-            feeds = _request_inputs(signature, inputs, request)
+            feeds = request_inputs(signature, inputs, request)
             if call is None:
                 assert wrong is not None
                 raise wrong
@@ -424,211 +423,3 @@ def check_metadata_request(
             raise ServableError(
                 Code.INVALID_ARGUMENT, f"Metadata field {field} is not supported"
             )
-
-
-def example_count(examples: input_pb2.Input) -> int:
-    """Return how many tf.Examples a request holds."""
-    if examples.WhichOneof("kind") == "example_list":
-        return len(examples.example_list.examples)
-    return len(examples.example_list_with_context.examples)
-
-
-# --- inputs
-
-
-def _serialized_examples(examples: input_pb2.Input) -> Array:
-    if examples.WhichOneof("kind") == "example_list":
-        context, rows = b"", examples.example_list.examples
-    else:
-        # The bytes of two messages in a row are the bytes of both merged. Where a
-        # feature is in both, the one of the example counts, being the later.
-        together = examples.example_list_with_context
-        context, rows = together.context.SerializeToString(), together.examples
-    if not rows:
-        raise ServableError(Code.INVALID_ARGUMENT, "Input is empty.")
-    serialized = np.empty(len(rows), np.object_)
-    serialized[:] = [context + row.SerializeToString() for row in rows]
-    return serialized
-
-
-def _request_inputs(
-    signature: meta_graph_pb2.SignatureDef,
-    inputs: Sequence[tuple[str, meta_graph_pb2.TensorInfo]],
-    request: predict_pb2.PredictRequest,
-) -> list[Array]:
-    # Models saved before TensorFlow 2.14 have no defaults.
-    defaults = getattr(signature, "defaults", {})
-    given = request.inputs
-    if len(given) > len(inputs) or (len(given) < len(inputs) and not defaults):
-        raise ServableError(Code.INVALID_ARGUMENT, _wrong_size(signature, given))
-    feeds: list[Array] = []
-    used = set()
-    for alias, tensor in inputs:
-        if alias in given:
-            proto = given[alias]
-            used.add(alias)
-        elif alias in defaults:
-            proto = defaults[alias]
-        else:
-            raise ServableError(
-                Code.INVALID_ARGUMENT,
-                f"Signature input alias: {alias}(feed name: {tensor.name}) not found "
-                "in request and no default value provided. Inputs expected to be in "
-                f"the request {{{_joined(given)}}}, or default input alias set: "
-                f"{_joined(defaults)}",
-            )
-        try:
-            value = to_array(proto)
-        except (ValueError, DecodeError) as error:
-            raise ServableError(
-                Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}: {error}"
-            ) from None
-        if proto.dtype != tensor.dtype:
-            raise ServableError(
-                Code.INVALID_ARGUMENT,
-                f"Expects arg[{len(feeds)}] to be {dtype_name(tensor.dtype)} but "
-                f"{dtype_name(proto.dtype)} is provided (input '{alias}')",
-            )
-        feeds.append(value)
-    if len(used) != len(given):
-        raise ServableError(
-            Code.INVALID_ARGUMENT,
-            f"Inputs contains invalid name. Used request inputs: {_joined(used)}, "
-            f"request input: {_joined(given)}",
-        )
-    return feeds
-
-
-def _wrong_size(signature: meta_graph_pb2.SignatureDef, given: Any) -> str:
-    wanted = set(signature.inputs)
-    return (
-        f"input size does not match signature: {len(given)}!={len(wanted)} "
-        f"len({{{_joined(given)}}}) != len({{{_joined(wanted)}}}). "
-        f"Sent extra: {{{_joined(set(given) - wanted)}}}. "
-        f"Missing but required: {{{_joined(wanted - set(given))}}}."
-    )
-
-
-def _wrong_filter(
-    signature: meta_graph_pb2.SignatureDef, aliases: Sequence[str]
-) -> ServableError | None:
-    for place, alias in enumerate(aliases):
-        if alias not in signature.outputs:
-            return ServableError(
-                Code.INVALID_ARGUMENT,
-                f"output tensor alias not found in signature: {alias} Outputs expected "
-                f"to be in the set {{{_joined(signature.outputs)}}}.",
-            )
-        if alias in aliases[:place]:
-            return ServableError(
-                Code.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}"
-            )
-    return None
-
-
-def _joined(names: Iterable[str]) -> str:
-    return ",".join(sorted(names))
-
-
-# --- outputs
-
-
-def _encode(alias: str, value: Array, proto: Any, as_content: bool) -> None:
-    try:
-        to_proto(value, proto, as_content=as_content)
-    except ValueError as error:
-        raise ServableError(
-            Code.UNIMPLEMENTED, f"Output '{alias}' cannot be encoded: {error}"
-        ) from None
-
-
-def _shape(array: Array) -> str:
-    return f"[{','.join(map(str, array.shape))}]"
-
-
-def _type(array: Array) -> str:
-    number = dtype_of(array)
-    return str(types_pb2.DataType.Name(number)) if number else str(array.dtype)
-
-
-def _checked_column(name: str, column: Array, count: int, dtype: int) -> Array:
-    if column.ndim != 2:
-        raise ServableError(
-            Code.INVALID_ARGUMENT,
-            f"Expected Tensor shape: [batch_size num_classes] but got {_shape(column)}",
-        )
-    if dtype_of(column) != dtype:
-        raise ServableError(
-            Code.INVALID_ARGUMENT,
-            f"Expected {name} Tensor of {types_pb2.DataType.Name(dtype)}. "
-            f"Got: {_type(column)}",
-        )
-    if column.shape[0] != count:
-        raise ServableError(
-            Code.INVALID_ARGUMENT,
-            f"Expected {name} output batch size of {count}. Got: {column.shape[0]}",
-        )
-    return column
-
-
-def _fill_classes(
-    signature: meta_graph_pb2.SignatureDef,
-    count: int,
-    outputs: Mapping[str, Array],
-    result: classification_pb2.ClassificationResult,
-) -> None:
-    classes = scores = None
-    if "classes" in signature.outputs:
-        column = outputs[signature.outputs["classes"].name]
-        classes = _checked_column("classes", column, count, types_pb2.DT_STRING)
-    if "scores" in signature.outputs:
-        column = outputs[signature.outputs["scores"].name]
-        scores = _checked_column("scores", column, count, types_pb2.DT_FLOAT)
-    if (
-        classes is not None
-        and scores is not None
-        and classes.shape[1] != scores.shape[1]
-    ):
-        raise ServableError(
-            Code.INVALID_ARGUMENT,
-            "Tensors class and score should match in dim_size(1). Got "
-            f"{classes.shape[1]} vs. {scores.shape[1]}",
-        )
-    for row in range(count):
-        filled = result.classifications.add()
-        labels = None if classes is None else classes[row].tolist()
-        numbers = None if scores is None else scores[row].tolist()
-        for place in range(len(labels if labels is not None else numbers or ())):
-            entry = filled.classes.add()
-            if labels is not None:
-                entry.label = labels[place].decode("utf-8", errors="replace")
-            if numbers is not None:
-                entry.score = numbers[place]
-
-
-def _fill_values(
-    signature: meta_graph_pb2.SignatureDef,
-    count: int,
-    outputs: Mapping[str, Array],
-    result: regression_pb2.RegressionResult,
-) -> None:
-    values = outputs[signature.outputs["outputs"].name]
-    if values.ndim != 1 and not (values.ndim == 2 and values.shape[1] == 1):
-        raise ServableError(
-            Code.INVALID_ARGUMENT,
-            "Expected output Tensor shape to be either [batch_size] or "
-            f"[batch_size, 1] but got {_shape(values)}",
-        )
-    if values.shape[0] != count:
-        raise ServableError(
-            Code.INVALID_ARGUMENT,
-            "Input batch size did not match output batch size: "
-            f"{count} vs. {values.shape[0]}",
-        )
-    if dtype_of(values) != types_pb2.DT_FLOAT:
-        raise ServableError(
-            Code.INVALID_ARGUMENT,
-            f"Expected output Tensor of DT_FLOAT.  Got: {_type(values)}",
-        )
-    for value in values.reshape(-1).tolist():
-        result.regressions.add().value = value

@@ -16,8 +16,9 @@ _MAX_FILLED_BYTES = 1 << 30
 """Most that a tensor may grow to by repeating its last value."""
 
 
-def _of_bits(bits: type[Any], dtype: Any) -> Callable[[Any], Array]:
-    return lambda values: np.array(values, bits).view(dtype)
+def _of_bits(dtype: Any) -> Callable[[Any], Array]:
+    # The field is of 32 bits, of which C++ takes the lower half.
+    return lambda values: np.array(values, np.int32).astype(np.uint16).view(dtype)
 
 
 def _of_pairs(dtype: Any) -> Callable[[Any], Array]:
@@ -51,8 +52,8 @@ _KINDS: dict[int, tuple[Any, str, Callable[[Any], Array]]] = {
     types_pb2.DT_UINT16: (np.uint16, "int_val", _wrapped(np.uint16)),
     types_pb2.DT_UINT32: (np.uint32, "uint32_val", _as(np.uint32)),
     types_pb2.DT_UINT64: (np.uint64, "uint64_val", _as(np.uint64)),
-    types_pb2.DT_HALF: (np.float16, "half_val", _of_bits(np.uint16, np.float16)),
-    types_pb2.DT_BFLOAT16: (_BFLOAT16, "half_val", _of_bits(np.uint16, _BFLOAT16)),
+    types_pb2.DT_HALF: (np.float16, "half_val", _of_bits(np.float16)),
+    types_pb2.DT_BFLOAT16: (_BFLOAT16, "half_val", _of_bits(_BFLOAT16)),
     types_pb2.DT_COMPLEX64: (np.complex64, "scomplex_val", _of_pairs(np.complex64)),
     types_pb2.DT_COMPLEX128: (
         np.complex128,

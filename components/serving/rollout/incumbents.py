@@ -22,7 +22,6 @@ from penstock.components.serving.rollout.simulate import (
     Candidate,
     Traffic,
 )
-from penstock.schemas.errors import ServingError
 
 Array = npt.NDArray[Any]
 
@@ -218,17 +217,13 @@ def beside(
         rollouts: How many rollouts.
         seed: Of the random numbers.
 
-    Raises:
-        ServingError: The plan's steps are too short for a single check.
+    Returns:
+        Nothing for a plan whose steps are shorter than a check.
     """
     minutes, windows = _weights(plan, CHECK_SECONDS), _weights(plan, WINDOW_SECONDS)
     rng = np.random.default_rng(seed)
     if not minutes:
-        raise ServingError(
-            f"The steps of the rollout of '{plan.model}' are shorter than the minute "
-            "between two checks of the rules beside it. Write longer steps, or "
-            "simulate the plan alone."
-        )
+        return {}
     slo = 2 * traffic.errors
     common: dict[str, Any] = {
         "slo_errors": slo,

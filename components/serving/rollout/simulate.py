@@ -10,23 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from penstock.components.serving.rollout import evidence
-from penstock.components.serving.rollout.decide import (
+from penstock.components.serving.rollout.decide import Moments, Pair, StepEvidence
+from penstock.components.serving.rollout.kernels import (
     ADVANCE,
     FAILED,
     HOLD,
     PROMOTE,
     ROLL_BACK,
     Arms,
-    Moments,
-    Pair,
-    StepEvidence,
+    Array,
     Sums,
     Tallies,
     choose,
@@ -35,13 +33,13 @@ from penstock.components.serving.rollout.decide import (
 from penstock.components.serving.rollout.plan import Rollout
 from penstock.schemas.errors import ServingError, did_you_mean, quoted
 
-Array = npt.NDArray[Any]
 ErrorModel = Literal["independent", "bad-users", "daily"]
 
 DAY_SECONDS = 86_400.0
-LOOK_SECONDS = 10.0
-"""How often a controller looks. Looks are free: evidence holds at all of them at
-once."""
+LOOK_SECONDS, LOOK_REQUESTS, LONGEST_LOOK_SECONDS = 10.0, 30.0, 60.0
+"""A look is taken every 10 s, or after 30 requests if these take longer, but at least
+every minute. Looks are free: evidence holds at all of them at once. Between two
+requests nothing changes, so looking more often would only take longer."""
 
 BAD_USERS = 0.01
 """The share of users who fail much more often than the others."""
@@ -268,7 +266,7 @@ def simulate(
     *,
     rollouts: int = 2_000,
     seed: int = 0,
-    look_seconds: float = LOOK_SECONDS,
+    look_seconds: float | None = None,
     on_look: Callable[[Look], object] | None = None,
     progress: Callable[[float], object] = lambda done: None,
 ) -> Outcomes:
@@ -280,13 +278,16 @@ def simulate(
         candidate: How the candidate differs.
         rollouts: How many rollouts.
         seed: Of the random numbers.
-        look_seconds: Time between two looks.
+        look_seconds: Time between two looks; None for what the traffic suggests.
         on_look: Called at every look.
         progress: Called at every look with the share of rollouts that ended.
 
     Raises:
         ServingError: There are no rollouts to simulate, or no time between looks.
     """
+    if look_seconds is None:
+        suggested = max(LOOK_REQUESTS / traffic.rps, LOOK_SECONDS)
+        look_seconds = min(suggested, LONGEST_LOOK_SECONDS)
     if rollouts < 1 or not look_seconds > 0:
         raise ServingError(
             f"A simulation of {rollouts} rollouts with a look every {look_seconds:g} s "

@@ -148,8 +148,22 @@ def state_of(ledger: Ledger | Transaction) -> State | None:
 # --- moves
 
 
-def begin(transaction: Transaction, plan: Rollout, candidate: int) -> State:
+def begin(
+    transaction: Transaction,
+    plan: Rollout,
+    candidate: int,
+    *,
+    blessing: str = "",
+    unblessed: str = "",
+) -> State:
     """Start a rollout: the candidate is to be loaded.
+
+    Args:
+        transaction: What it is part of.
+        plan: The plan.
+        candidate: The version.
+        blessing: What says that it is good.
+        unblessed: Why it is rolled out without that.
 
     Raises:
         ServingError: If another one is not over, or the version is stable.
@@ -183,6 +197,8 @@ def begin(transaction: Transaction, plan: Rollout, candidate: int) -> State:
             stable=routing.stable,
             plan=json.loads(plan.to_json()),
             plan_digest=plan.digest,
+            blessing=blessing,
+            unblessed=unblessed,
         ),
         Routing(stable=routing.stable, previous=routing.previous),
     )

@@ -49,11 +49,9 @@ def start(
     blessing = check_candidate(ledger, version, unblessed=unblessed)
     with ledger.writing() as transaction:
         transaction.hold(SERVER, dict(server))
-        state = moves.begin(transaction, plan, version)
-        transaction.event(
-            "blessing", version, rollout=state.id, blessing=blessing, reason=unblessed
+        return moves.begin(
+            transaction, plan, version, blessing=blessing, unblessed=unblessed
         )
-        return state
 
 
 def check_candidate(ledger: Ledger, version: int, *, unblessed: str = "") -> str:

@@ -131,9 +131,13 @@ class App:
                 return
 
     async def _answer(self, request: Request) -> Response:
+        loop = asyncio.get_running_loop()
         try:
             act = self._act(request)
             body = await self._body(request)
+            if act in (self._metrics, self._health):
+                # Whoever watches is answered however busy it is.
+                return await loop.run_in_executor(None, act, body)
             if self._running >= self._threads * (1 + WAITING):
                 raise Rejected(
                     503,
@@ -142,9 +146,7 @@ class App:
                 )
             self._running += 1
             try:
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._pool, act, body
-                )
+                return await loop.run_in_executor(self._pool, act, body)
             finally:
                 self._running -= 1
         except ClientDisconnect:

@@ -48,6 +48,7 @@ from penstock.components.serving.router.sampling import (
     WINDOW_SECONDS,
     Window,
 )
+from penstock.components.serving.router.waiting import Waiting
 from penstock.schemas.errors import DataError, ServingError
 
 ORDINARY = "ordinary"
@@ -55,6 +56,8 @@ ORDINARY = "ordinary"
 
 MAX_WAITING = 10_000
 """Requests that wait to be logged; those that come then are dropped and counted."""
+
+MAX_WAITING_BYTES = 256 << 20
 
 MAX_STRATA = 100
 """Strata there may be; requests of others count as ordinary."""
@@ -183,7 +186,6 @@ class RequestLog:
         self._draw = random.Random(seed).random
         self._windows: dict[str, Window[tuple[str, Exchange, float]]] = {}
         self._ends: Counter[str] = Counter()
-        self._dropped = 0
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-"
         name += f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         # What nobody answered would fail again where answered requests are replayed.
@@ -192,7 +194,7 @@ class RequestLog:
             False: _Files(Path(folder), f"failures-{name}", max_bytes, max_seconds),
         }
         recover(Path(folder))
-        self._queue: queue.Queue[Exchange | None] = queue.Queue(MAX_WAITING)
+        self._waiting: Waiting[Exchange] = Waiting(MAX_WAITING, MAX_WAITING_BYTES)
         self._thread = threading.Thread(
             target=self._go, name="penstock-request-log", daemon=True
         )
@@ -200,10 +202,8 @@ class RequestLog:
 
     def add(self, exchange: Exchange) -> None:
         """Take in a request that ended; never waits."""
-        try:
-            self._queue.put_nowait(exchange)
-        except queue.Full:
-            self._dropped += 1
+        size = len(exchange.request) + len(exchange.response or b"")
+        self._waiting.add(exchange, size)
 
     @property
     def ends(self) -> Mapping[str, int]:
@@ -213,11 +213,11 @@ class RequestLog:
         not be freed of what is private, and 'lost' ones could not be written. Weights
         know nothing of these: totals are those of what was not dropped.
         """
-        return {**self._ends, "dropped": self._dropped}
+        return {**self._ends, "dropped": self._waiting.dropped}
 
     def close(self) -> None:
         """Write what is left and close the files."""
-        self._queue.put(None)
+        self._waiting.end()
         self._thread.join()
 
     # --- the thread
@@ -227,7 +227,7 @@ class RequestLog:
         going = True
         while going:
             with contextlib.suppress(queue.Empty):
-                exchange = self._queue.get(timeout=_TICK_SECONDS)
+                exchange = self._waiting.take(_TICK_SECONDS)
                 going = exchange is not None
                 if exchange is not None:
                     self._take(exchange)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,10 +26,14 @@ from penstock.components.serving.messages import (
 )
 from penstock.components.serving.router import sketch
 from penstock.components.serving.router.lanes import LaneError, Lanes
+from penstock.components.serving.router.waiting import Waiting
 from penstock.components.serving.router.watch import Snapshot
 
 CAPACITY = 64
 THREADS = 2
+
+MAX_BYTES = 64 << 20
+"""How large the copies that wait may be together."""
 
 _log = logging.getLogger(__name__)
 
@@ -137,8 +140,7 @@ class Shadow:
         self._relative = relative
         self._ended = ended
         self._event = event
-        self._queue: queue.Queue[Copy | None] = queue.Queue(capacity)
-        self._dropped = 0
+        self._waiting: Waiting[Copy] = Waiting(capacity, MAX_BYTES)
         self._lock = threading.Lock()
         self._rollout: str | None = None
         self._found: dict[str, Any] = {}
@@ -151,15 +153,12 @@ class Shadow:
 
     def offer(self, copy: Copy) -> None:
         """Take in a copy; never waits."""
-        try:
-            self._queue.put_nowait(copy)
-        except queue.Full:
-            self._dropped += 1
+        self._waiting.add(copy, len(copy.request) + len(copy.response or b""))
 
     @property
     def dropped(self) -> int:
         """How many copies did not fit in the queue, since it began."""
-        return self._dropped
+        return self._waiting.dropped
 
     def summary(self) -> Summary:
         """Return what was compared in the last rollout that had a shadow."""
@@ -168,22 +167,17 @@ class Shadow:
                 name: dict(value) if isinstance(value, dict) else value
                 for name, value in self._found.items()
             }
-        return Summary(**found, dropped=self._dropped)
+        return Summary(**found, dropped=self.dropped)
 
     def close(self) -> None:
         """End the threads; copies that wait are left."""
-        while True:
-            try:
-                self._queue.get_nowait()
-            except queue.Empty:
-                break
-        for _ in self._threads:
-            self._queue.put(None)
+        self._waiting.clear()
+        self._waiting.end(len(self._threads))
         for thread in self._threads:
             thread.join()
 
     def _go(self) -> None:
-        while (copy := self._queue.get()) is not None:
+        while (copy := self._waiting.take()) is not None:
             try:
                 self._show(copy)
             except Exception:  # whatever one holds, the others are compared

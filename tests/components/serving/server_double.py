@@ -32,6 +32,7 @@ class ServerDouble:
     Attributes:
         port: Its port on loopback.
         models: State and error of each version, by name.
+        labels: The versions that labels name, by name of the model.
         sent: Every configuration it was sent.
         tokens: The Authorization header of every call.
         broken: Versions that do not load, and why.
@@ -45,6 +46,7 @@ class ServerDouble:
     def __init__(self) -> None:
         self.port = 0
         self.models: dict[str, dict[int, tuple[State, str]]] = {}
+        self.labels: dict[str, dict[str, int]] = {}
         self.sent: list[ModelServerConfig] = []
         self.tokens: list[str | None] = []
         self.broken: dict[int, str] = {}
@@ -97,11 +99,26 @@ class ServerDouble:
         """Answer GetModelMetadata."""
         spec = request.model_spec
         available = self.available(spec.name)
-        if not available or (
-            spec.HasField("version") and spec.version.value not in available
-        ):
+        version = max(available, default=0)
+        if spec.HasField("version"):
+            version = spec.version.value
+        elif spec.version_label:
+            version = self.labels.get(spec.name, {}).get(spec.version_label, 0)
+            if not version:
+                context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    f"Unrecognized servable version label: {spec.version_label}",
+                )
+        if version not in available:
             context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
-        return GetModelMetadataResponse(model_spec=spec)
+        return GetModelMetadataResponse(
+            model_spec={"name": spec.name, "version": {"value": version}}
+        )
+
+    def start_anew(self) -> None:
+        """Lose everything, as a server that is started with an empty list."""
+        self.models.clear()
+        self.labels.clear()
 
     def reload(self, request: Any, context: Any) -> Any:
         """Answer HandleReloadConfigRequest."""
@@ -119,6 +136,7 @@ class ServerDouble:
                         f"{config.name}, which is not currently available for "
                         "inference",
                     )
+        self.labels = {config.name: dict(config.version_labels) for config in configs}
         new = [config.name for config in configs if config.name not in self.models]
         wanted = {
             config.name: list(config.model_version_policy.specific.versions)
@@ -162,8 +180,8 @@ class ServerDouble:
 
 
 @contextmanager
-def running_double(tls: Tls | None = None) -> Iterator[ServerDouble]:
-    """Run a double on loopback."""
+def running_double(tls: Tls | None = None, port: int = 0) -> Iterator[ServerDouble]:
+    """Run a double on loopback, at a free port if none is given."""
     double = ServerDouble()
     calls: dict[str, tuple[Method[Any, Any], Any]] = {
         GET_MODEL_STATUS.path: (GET_MODEL_STATUS, double.status),
@@ -191,9 +209,10 @@ def running_double(tls: Tls | None = None) -> Iterator[ServerDouble]:
     server = grpc.server(ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers((Calls(),))
     if tls is None:
-        double.port = server.add_insecure_port("127.0.0.1:0")
+        double.port = server.add_insecure_port(f"127.0.0.1:{port}")
     else:
-        double.port = server.add_secure_port("127.0.0.1:0", tls.server_credentials())
+        credentials = tls.server_credentials()
+        double.port = server.add_secure_port(f"127.0.0.1:{port}", credentials)
     server.start()
     try:
         yield double

@@ -241,11 +241,78 @@ def test_a_server_started_anew_is_told_everything_again(
         # It starts with what is loaded, and without the labels it would die of.
         assert policies(read_config(boot)) == {"ranker": [42, 43]}
         assert labels(read_config(boot)) == {}
-        server.models = {"ranker": {42: (State.AVAILABLE, "")}}
-        assert text_of(lambda: target.load((42, 43))).startswith(
-            f"The model server at '{server.address}' refuses the configuration: "
-            "Request to assign label to version 43"
-        )
+        server.start_anew()
+        server.gate.clear()
+        target.load((42, 43))  # a label now, and all of it would be refused
+        assert labels(server.sent[-1]) == {}
+        assert target.states()[42] == Loaded(LoadState.LOADING)
+        server.gate.set()
+        until(lambda: target.states()[43] == AVAILABLE)
+        until(lambda: target.states() == {42: AVAILABLE, 43: AVAILABLE})
+        assert server.labels["ranker"] == {"stable": 42, "canary": 43}
+        # Whoever looks sees to it that labels hold, even if all versions were kept.
+        server.labels.clear()
+        target.states()
+        assert server.labels["ranker"] == {"stable": 42, "canary": 43}
+        sent = len(server.sent)
+        target.states()
+        assert len(server.sent) == sent
+        # A server that tells no metadata here is believed to have what it was given.
+        server.unknown.add("GetModelMetadata")
+        target.states()
+        assert len(server.sent) == sent
+
+
+def test_what_the_server_may_not_have_heard_is_said_again(
+    server: ServerDouble, serving: Path
+) -> None:
+    with TfServingTarget("ranker", serving, server.address, layout="labels") as target:
+        target.load((42,))
+        until(lambda: target.states().get(42) == AVAILABLE)
+        target.announce(42)
+        server.refusal = (Code.UNAVAILABLE, "it dies")
+        assert "cannot be reached" in text_of(lambda: target.announce(None))
+        assert server.labels["ranker"] == {"stable": 42}
+        server.refusal = None
+    with TfServingTarget("ranker", serving, server.address, layout="labels") as target:
+        target.states()
+        assert server.labels["ranker"] == {}
+        sent = len(server.sent)
+        target.states()
+        assert len(server.sent) == sent
+
+
+def test_a_server_that_lost_the_bare_name_gets_it_again(
+    server: ServerDouble, serving: Path
+) -> None:
+    with TfServingTarget("ranker", serving, server.address, bare_name=True) as target:
+        target.load((42,))
+        target.announce(42)
+        del server.models["ranker"]
+        target.states()
+        assert server.available("ranker") == [42]
+
+
+def test_labels_of_other_models_hold_nothing_up(
+    server: ServerDouble, serving: Path, tmp_path: Path
+) -> None:
+    user = tmp_path / "models.config"
+    user.write_text(OTHERS)
+    second = with_versions(tmp_path / "scorer", 7)
+    with (
+        TfServingTarget(
+            "ranker", serving, server.address, user_config=user, layout="labels"
+        ) as one,
+        TfServingTarget("scorer", second, server.address, user_config=user) as two,
+    ):
+        one.load((42,))
+        until(lambda: one.states().get(42) == AVAILABLE)
+        one.announce(42)
+        server.start_anew()
+        two.load((7,))
+        until(lambda: server.names() == ["other", "ranker", "scorer__v7"][1:])
+        one.states()
+        assert server.labels["ranker"] == {"stable": 42}
 
 
 # --- the models of others
@@ -533,6 +600,18 @@ def test_a_server_that_is_too_old_gets_a_sentence(
             f"The model server at '{server.address}' does not know the call '{call}': "
             "it is too old, or no TensorFlow Serving. Run TensorFlow Serving 2 or "
             "newer there."
+        )
+
+
+def test_a_server_that_does_not_allow_a_call_gets_a_sentence(
+    server: ServerDouble, serving: Path
+) -> None:
+    server.refusal = (Code.PERMISSION_DENIED, "This port only predicts.")
+    with TfServingTarget("ranker", serving, server.address) as target:
+        assert text_of(lambda: target.load((42,))) == (
+            f"The model server at '{server.address}' does not allow "
+            "'HandleReloadConfigRequest': This port only predicts. Use the address and "
+            "the token or certificate that it allows it to."
         )
 
 

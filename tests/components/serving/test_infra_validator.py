@@ -138,6 +138,17 @@ def test_a_good_model_is_blessed_in_a_process_of_its_own(
     assert folder_manifest(model.path) == before
 
 
+def test_the_same_model_gives_the_same_bytes(
+    model: Model, examples: Examples, here: None, tmp_path: Path
+) -> None:
+    validator = InfraValidator(
+        model=model, examples=examples, parity=Parity("dense"), make_warmup=True
+    )
+    first, second = (run(validator, tmp_path / name) for name in ("a", "b"))
+    assert folder_manifest(first.path) == folder_manifest(second.path)
+    assert first.properties["dense.requests"] == 200
+
+
 def test_a_model_that_differs_from_its_training_path_is_not_blessed(
     model: Model, examples: Examples, here: None, tmp_path: Path
 ) -> None:

@@ -167,6 +167,24 @@ def test_a_model_that_takes_too_much_memory_is_stopped(tmp_path: Path) -> None:
     assert checked.peak_memory_bytes < 2 << 30
 
 
+def test_a_model_that_asks_for_too_much_at_once_is_refused_it(tmp_path: Path) -> None:
+    def gulp(_: Any, x: Any) -> Any:
+        whole = tf.random.normal([64, 1024, 1024 * 64]) + tf.reduce_sum(x)  # 16 GiB
+        return {"y": x + tf.reduce_sum(whole) * 0}
+
+    folder = models.save(tmp_path / "model", serving_default=(gulp, DENSE))
+    checked = check(folder, tmp_path, limits=Limits(memory_gib=1.5))
+    (text,) = checked.failures
+    assert text.startswith(
+        "Signature 'serving_default' of Model 'm' runs out of memory on row 0 of split "
+        "'eval': OOM when allocating tensor"
+    )
+    assert text.endswith(
+        " Make the model smaller, or allow more with memory_limit_gib."
+    )
+    assert checked.depends_on_machine
+
+
 def test_a_model_that_is_not_loaded_in_time_is_stopped(
     good: Path, tmp_path: Path
 ) -> None:

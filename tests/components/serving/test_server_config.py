@@ -456,6 +456,7 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
             "n": Served("n", tmp_path, (3,)),
         },
         "model_config_list {\n}\n",
+        told=False,
     )
     with locked_record(path):
         write_record(path, record)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.components.serving.model_server import models
-from tests.components.serving.model_server.under_test import SERVERS, Starter
+from tests.components.serving.model_server.client import Client
+from tests.components.serving.model_server.under_test import SERVERS, Starter, until
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +41,16 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
     """Starts a server under test: ours, and the real one where it is on PATH."""
     with Starter(request.param, tmp_path) as starter:
         yield starter
+
+
+@pytest.fixture
+def two(start: Starter, base: Path, save: Callable[[int], Path]) -> Client:
+    """A server with versions 1 and 2 loaded."""
+    save(1)
+    save(2)
+    client = start(models.config(m=base, specific={"m": [1, 2]})).client
+    until(lambda: client.states("m") == {2: "AVAILABLE", 1: "AVAILABLE"})
+    return client
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import httpx
+from google.protobuf import text_format
 
 from penstock.components.serving.model_server.options import Options, flags
 from penstock.components.serving.model_server.server import ModelServer
@@ -79,8 +80,7 @@ class Starter:
         monitoring.write_text(MONITORING)
         if config is not None:
             path = self._folder / "models.config"
-            # An empty message is an empty text.
-            path.write_text(str(config))
+            path.write_text(text_format.MessageToString(config))
             settings["model_config_file"] = str(path)
         settings = {
             "max_num_load_retries": 0,

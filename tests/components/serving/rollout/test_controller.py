@@ -425,9 +425,7 @@ def test_versions_that_must_not_be_rolled_out(world: World, tmp_path: Path) -> N
     verbs.start(world.ledger, number, PLAN, server={}, unblessed="An emergency.")
     verbs.abort(world.ledger, "It was none.")
     quarantine(world.ledger, 1, "It is cursed.")
-    with pytest.raises(
-        ServingError, match=r"is quarantined: It is cursed\. Take"
-    ):
+    with pytest.raises(ServingError, match=r"is quarantined: It is cursed\. Take"):
         world.start(1)
 
 

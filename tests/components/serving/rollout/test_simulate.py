@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from penstock.components.serving.rollout.decide import (
+from penstock.components.serving.rollout.decide import decide
+from penstock.components.serving.rollout.kernels import (
     ACTIONS,
     HOLD,
     PROMOTE,
     ROLL_BACK,
-    decide,
 )
 from penstock.components.serving.rollout.plan import Guard, Rollout, Step
 from penstock.components.serving.rollout.simulate import (
@@ -136,9 +136,6 @@ def shown(plan: Rollout, traffic: Traffic, rollouts: int) -> None:
     """Hold one cell to what is promised of a healthy candidate."""
     outcomes = simulate(plan, traffic, rollouts=rollouts)
     back = int((outcomes.actions == ROLL_BACK).sum())
-    # The truth is at most 1 %: a rate that only chance explains one time in 10,000
-    # would be another matter.
-    assert back <= stats.binom.isf(1e-4, rollouts, plan.alpha)
     assert back / rollouts <= plan.alpha
     if traffic.rps >= 20:
         assert outcomes.rate(PROMOTE) >= 0.95

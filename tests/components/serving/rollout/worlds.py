@@ -223,7 +223,7 @@ class World:
         return [
             each.kind
             for each in self.ledger.events()
-            if each.kind not in ("pushing", "pushed", "blessing", "slow")
+            if each.kind not in ("pushing", "pushed", "slow")
         ]
 
     def close(self) -> None:

@@ -313,6 +313,7 @@ def test_what_is_more_than_can_be_answered_is_told_to_come_later(
         "5 requests are under way, which is all that this router takes at once. Send "
         "it again later, or run more workers."
     )
+    assert client.get("/healthz").status_code == 200  # it is busy, and well
     go.set()
     for thread in threads:
         thread.join()

@@ -1,0 +1,168 @@
+"""The verbs of rollouts on the command line, without a model server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.components.serving.rollout.state import state_of
+from penstock.components.serving.routing import routing_of
+from penstock.components.serving.version_dir import push
+from tests.components.serving.rollout.worlds import World
+from tests.conftest import Said
+
+Call = Callable[..., Said]
+SERVER = "--server=127.0.0.1:1"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    made.stable(1)
+    made.controller.close()  # nobody controls what the verbs start
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> str:
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps({"model": "ranker", "steps": [5, 100]}))
+    return f"--plan={file}"
+
+
+def test_a_rollout_is_started_watched_held_and_aborted(
+    world: World, penstock: Call, plan: str
+) -> None:
+    where = world.directory
+    started = penstock("rollout", "start", where, "2", SERVER, plan, "--no-wait")
+    assert started.code == 0, started.err
+    assert "The rollout of version 2 is loading." in started.out
+    assert f"Nobody controls it: penstock rollout resume {where}" in started.out
+    world.controller = world.new_controller()
+    world.live(5)
+
+    status = penstock("rollout", "status", where)
+    assert status.code == 4
+    assert "Version 1 is stable." in status.out
+    assert re.search(r"at step 1 of 2 \(5 %\), watched for \d+s of 10m\.", status.out)
+    assert re.search(r"errors +no data", status.out)
+    assert re.search(r"\d  answers 5 % of units", status.out)
+    assert re.search(r"It is controlled by process \d+ of '", status.out)
+
+    held = penstock("rollout", "hold", where, "--reason=Release day.")
+    assert (held.code, held.out.strip()) == (
+        0,
+        "The rollout of version 2 stays at 5 % until it is resumed.",
+    )
+    resumed = penstock("rollout", "resume", where, "--no-wait", "--json")
+    assert resumed.json["rollout"]["held"] == ""
+    assert resumed.json["rollout"]["phase"] == "step"
+    assert resumed.json["guards"][0]["name"] == "errors"
+
+    world.crowd.live(0)
+    aborted = penstock("rollout", "abort", where, "--reason=No.")
+    assert aborted.code == 0
+    assert "Version 1 answers everybody." in aborted.out
+    assert world.routing.weight == 0
+    assert penstock("rollout", "status", where).code == 3
+
+
+def test_a_promotion_is_asked_for(
+    world: World, penstock: Call, plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = world.directory
+    penstock("rollout", "start", where, "2", SERVER, plan, "--no-wait")
+    world.controller = world.new_controller()
+    world.live(5)
+    monkeypatch.setattr("typer.confirm", lambda text, abort: _refuses(text))
+    with pytest.raises(Refused, match=r"version 2 now, which answers 5 % of units\?"):
+        penstock("rollout", "promote", where, "--reason=Urgent.")
+    promoted = penstock("rollout", "promote", where, "--reason=Urgent.", "--yes")
+    assert promoted.code == 0
+    assert f"penstock rollback {where} --reason TEXT" in promoted.out
+    assert penstock("rollout", "status", where).code == 0
+    back = penstock("rollback", where, "--reason=It burns.", "--json")
+    assert back.code == 0 and back.json["stable"] == 1
+
+
+class Refused(BaseException):
+    """What a prompt was about that got no answer."""
+
+
+def _refuses(text: str) -> None:
+    raise Refused(text)
+
+
+def test_bad_input_gets_a_sentence(
+    world: World, penstock: Call, plan: str, tmp_path: Path
+) -> None:
+    where = world.directory
+
+    def refused(*arguments: str | Path) -> str:
+        said = penstock(*arguments)
+        assert said.code == 1 and said.out == ""
+        return said.err.strip()
+
+    start = ("rollout", "start", where)
+    assert refused(*start, "9", SERVER, plan).startswith(
+        f"Serving directory '{where}' has no version 9 (it has 1, 2, 3)."
+    )
+    number = push(where, tmp_path / "model-2").number
+    assert "was pushed without a blessing" in refused(*start, str(number), SERVER, plan)
+    said = refused(*start, "2", "--server=nowhere", plan)
+    assert "'nowhere'" in said and "HOST:PORT" in said.upper()
+    weights = tmp_path / "falling.json"
+    weights.write_text(json.dumps({"model": "ranker", "steps": [50, 20]}))
+    assert "20 does not rise above 50" in refused(
+        *start, "2", SERVER, f"--plan={weights}"
+    )
+    assert "There is no plan" in refused(*start, "2", SERVER, "--plan=nowhere.json")
+    assert "has no layout 'lanes'" in refused(
+        *start, "2", SERVER, plan, "--layout=lanes"
+    )
+    assert "no rollout that could be held" in refused(
+        "rollout", "hold", where, "--reason=x"
+    )
+    assert "There is no version to go back to" in refused(
+        "rollback", where, "--reason=x"
+    )
+    token = tmp_path / "token"
+    token.write_text("c0ffee")
+    token.chmod(0o644)
+    said = refused(*start, "2", SERVER, plan, f"--token-file={token}")
+    assert "has the permissions 0644" in said and "c0ffee" not in said
+    assert routing_of(world.ledger).candidate is None
+    last = state_of(world.ledger)
+    assert last is not None and last.candidate == 1
+
+
+def test_a_rollback_loads_neither_tensorflow_nor_beam(world: World) -> None:
+    script = (
+        "import sys\n"
+        f"where = {str(world.directory)!r}\n"
+        "sys.argv = ['penstock', 'rollback', where, '--reason', 'x']\n"
+        "from penstock.__main__ import command_line\n"
+        "command_line()\n"
+        "heavy = {'tensorflow', 'apache_beam', 'ml_metadata', 'pandas', 'pyarrow'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", script],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert printed.stdout == "[]\n"
+    assert printed.stderr.startswith("There is no version to go back to")
