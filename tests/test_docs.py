@@ -72,6 +72,7 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "runs.md",
         "serving-directory.md",
         "slices.md",
+        "tf-serving.md",
         "training.md",
         "validation.md",
         "write-your-own-component.md",
@@ -117,6 +118,10 @@ def test_the_guide_to_resolved_inputs_prints_what_it_says(tmp_path: Path) -> Non
     guide = DOCS / "resolvers.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
     assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_tensorflow_serving_runs(tmp_path: Path) -> None:
+    assert run_blocks(tmp_path, DOCS / "tf-serving.md") == "[2. 4.]\n"
 
 
 def test_the_guide_to_environments_runs(tmp_path: Path) -> None:
