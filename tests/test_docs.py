@@ -67,6 +67,7 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "models.md",
         "resolvers.md",
         "rollout-statistics.md",
+        "rollout.md",
         "router.md",
         "runners.md",
         "runs.md",
@@ -92,6 +93,10 @@ def test_the_guide_to_runs_runs(tmp_path: Path) -> None:
         "complete cached",
         "complete complete",
     ]
+
+
+def test_the_plan_of_the_guide_to_rollouts_is_one(tmp_path: Path) -> None:
+    assert run_blocks(tmp_path, DOCS / "rollout.md").startswith("sha256:")
 
 
 def test_the_ingestion_guide_runs(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from penstock.components.serving.control import (
     LoadState,
     ServerControl,
 )
+from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.messages import Code, ModelServerConfig, State
+from penstock.components.serving.routing import Routing, route
 from penstock.components.serving.security import Tls
 from penstock.components.serving.server_config import (
     Served,
@@ -358,6 +360,27 @@ def test_labels_of_other_models_hold_nothing_up(
         until(lambda: server.names() == ["other", "ranker", "scorer__v7"][1:])
         one.states()
         assert server.labels["ranker"] == {"stable": 42}
+
+
+def test_a_version_that_requests_go_to_is_not_unloaded(
+    server: ServerDouble, serving: Path
+) -> None:
+    with TfServingTarget("ranker", serving, server.address) as target:
+        target.load((42, 43))
+        with Ledger(serving) as ledger, ledger.writing() as transaction:
+            event = transaction.event("routed")
+            route(transaction, Routing(stable=42, candidate=43, weight=0.05), event)
+        assert text_of(lambda: target.load((43,))) == (
+            "Requests for model 'ranker' go to version 42, which would be unloaded "
+            "(what would be loaded is 43). Send requests elsewhere first, by a rollout "
+            "or a rollback."
+        )
+        assert (
+            "go to version 42 and 43, which would be unloaded (what would be loaded is "
+            "nothing)" in text_of(target.release)
+        )
+        target.load((3, 42, 43))
+        assert server.names() == ["ranker__v3", "ranker__v42", "ranker__v43"]
 
 
 # --- the models of others
