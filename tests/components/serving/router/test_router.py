@@ -21,14 +21,14 @@ from penstock.components.serving.messages import (
     State,
     to_tensor,
 )
-from penstock.components.serving.router.assignment import is_candidate
-from penstock.components.serving.router.lanes import LaneError, origin_of
-from penstock.components.serving.router.router import (
+from penstock.components.serving.router.answers import (
     MAX_UNIT_LENGTH,
     NoStable,
     NotRouted,
-    Router,
 )
+from penstock.components.serving.router.assignment import is_candidate
+from penstock.components.serving.router.lanes import LaneError, origin_of
+from penstock.components.serving.router.router import Router
 from penstock.components.serving.traffic import Arm, Traffic
 from penstock.schemas.errors import DataError, ServingError
 from tests.components.serving.router.servers import Controls, Server, until
