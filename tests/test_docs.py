@@ -67,11 +67,13 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "models.md",
         "resolvers.md",
         "rollout-statistics.md",
+        "rollout.md",
         "router.md",
         "runners.md",
         "runs.md",
         "serving-directory.md",
         "slices.md",
+        "tf-serving.md",
         "training.md",
         "validation.md",
         "write-your-own-component.md",
@@ -91,6 +93,10 @@ def test_the_guide_to_runs_runs(tmp_path: Path) -> None:
         "complete cached",
         "complete complete",
     ]
+
+
+def test_the_plan_of_the_guide_to_rollouts_is_one(tmp_path: Path) -> None:
+    assert run_blocks(tmp_path, DOCS / "rollout.md").startswith("sha256:")
 
 
 def test_the_ingestion_guide_runs(tmp_path: Path) -> None:
@@ -117,6 +123,10 @@ def test_the_guide_to_resolved_inputs_prints_what_it_says(tmp_path: Path) -> Non
     guide = DOCS / "resolvers.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
     assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_tensorflow_serving_runs(tmp_path: Path) -> None:
+    assert run_blocks(tmp_path, DOCS / "tf-serving.md") == "[2. 4.]\n"
 
 
 def test_the_guide_to_environments_runs(tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ from penstock.components.serving.security import (
 )
 from penstock.schemas.errors import ServingError
 
+RELOAD_SECONDS = 600.0
+"""How long a server may take to load the new names of a configuration."""
+
 _R = TypeVar("_R", bound=Message)
 
 
@@ -179,16 +182,25 @@ class ServerControl:
                 found[label] = None
         return found
 
-    def reload(self, config: ModelServerConfig) -> Callable[[float], bool]:
+    def reload(
+        self, config: ModelServerConfig, deadline_seconds: float = RELOAD_SECONDS
+    ) -> Callable[[float], bool]:
         """Send a configuration, which replaces the one the server has.
+
+        Args:
+            config: The configuration.
+            deadline_seconds: How long the answer may take. The server itself waits for
+                new names without end, and goes on when nobody listens any more.
 
         Returns:
             A function that waits so many seconds for the answer, and returns whether it
             has come. It raises ServingError if the server refused. A version that could
             not be loaded is no refusal: its state tells.
         """
-        call = self._start(RELOAD_CONFIG, ReloadConfigRequest(config=config), None)
         import grpc
+
+        request = ReloadConfigRequest(config=config)
+        call = self._start(RELOAD_CONFIG, request, deadline_seconds)
 
         def answered(seconds: float) -> bool:
             try:
@@ -198,7 +210,9 @@ class ServerControl:
             except grpc.RpcError as error:
                 # Unknown is how it says that a model did not become available.
                 if error.code() is not grpc.StatusCode.UNKNOWN:
-                    raise self._explained(RELOAD_CONFIG, error) from error
+                    raise self._explained(
+                        RELOAD_CONFIG, error, deadline_seconds
+                    ) from error
                 return True
             status = call.result().status
             if status.error_code not in (Code.OK, Code.UNKNOWN):
@@ -207,10 +221,12 @@ class ServerControl:
 
         return answered
 
-    def _start(self, method: Method[Any, _R], request: Any, timeout: Any = ...) -> Any:
-        seconds = self.deadline_seconds if timeout is ... else timeout
+    def _start(
+        self, method: Method[Any, _R], request: Any, seconds: float | None = None
+    ) -> Any:
         on: Any = method.on(self._channel)
-        return on.future(request, timeout=seconds, metadata=self._metadata)
+        timeout = self.deadline_seconds if seconds is None else seconds
+        return on.future(request, timeout=timeout, metadata=self._metadata)
 
     def _finish(
         self, method: Method[Any, _R], call: Any, allowed: tuple[str, ...] = ()
@@ -225,7 +241,9 @@ class ServerControl:
             raise self._explained(method, error) from error
         return answer
 
-    def _explained(self, method: Method[Any, Any], error: Any) -> ServingError:
+    def _explained(
+        self, method: Method[Any, Any], error: Any, seconds: float | None = None
+    ) -> ServingError:
         name = method.path.rpartition("/")[2]
         server = f"The model server at '{self.address}'"
         code = error.code().name
@@ -238,8 +256,9 @@ class ServerControl:
             )
         elif code == "DEADLINE_EXCEEDED":
             text = (
-                f"{server} did not answer '{name}' in {self.deadline_seconds:g} "
-                "seconds. See what it is busy with, or allow more time."
+                f"{server} did not answer '{name}' in "
+                f"{seconds or self.deadline_seconds:g} seconds. See what it is busy "
+                "with, or allow more time."
             )
         elif code == "UNIMPLEMENTED":
             text = (

@@ -22,8 +22,10 @@ from penstock.components.serving.control import (
     Refused,
     ServerControl,
 )
+from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.messages import ModelServerConfig
 from penstock.components.serving.place import existing
+from penstock.components.serving.routing import routing_of
 from penstock.components.serving.security import Tls
 from penstock.components.serving.server_config import Layout, Served
 from penstock.components.serving.server_metrics import read_metrics
@@ -133,13 +135,14 @@ class TfServingTarget:
         """Ask that exactly these versions be loaded; does not wait for it.
 
         Raises:
-            ServingError: A version is not in the serving directory, a label or the bare
-                name would lose its version, the server is controlled in another way or
+            ServingError: A version is not in the serving directory, a label or the
+                routers would lose theirs, the server is controlled in another way or
                 holds models that would be lost, does not answer, or refuses.
         """
         for version in versions:
             rules.check_version(version, self._new.model)
         self._check_on_disk(versions)
+        self._check_routed(versions)
         with locked_record(self._record):
             record = self._read()
             now = self._served(record)
@@ -210,8 +213,10 @@ class TfServingTarget:
         """Stop controlling the model: it is unloaded, or as the user's file has it.
 
         Raises:
-            ServingError: The server does not answer, or refuses.
+            ServingError: Routers send requests to it, or the server does not answer,
+                or refuses.
         """
+        self._check_routed(())
         with locked_record(self._record):
             record = self._read()
             self._send(record, None)
@@ -367,6 +372,19 @@ class TfServingTarget:
                     f"(it has {', '.join(map(str, there)) or 'none'}). Name one of "
                     "these, or push it again."
                 )
+
+    def _check_routed(self, versions: tuple[int, ...]) -> None:
+        """Refuse to unload what routers send requests to."""
+        with Ledger(self._folder, read_only=True) as ledger:
+            routed = routing_of(ledger).routed
+        lost = [version for version in routed if version not in versions]
+        if lost:
+            raise ServingError(
+                f"Requests for model '{self._new.model}' go to version "
+                f"{' and '.join(map(str, lost))}, which would be unloaded (what would "
+                f"be loaded is {', '.join(map(str, sorted(versions))) or 'nothing'}). "
+                "Send requests elsewhere first, by a rollout or a rollback."
+            )
 
     def _on_disk(self) -> list[int]:
         try:

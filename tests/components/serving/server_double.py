@@ -37,6 +37,7 @@ class ServerDouble:
         tokens: The Authorization header of every call.
         broken: Versions that do not load, and why.
         refusal: What the next reload is refused with.
+        complaint: What the next reload is answered with, in a status of the answer.
         unknown: Calls that it does not know.
         gate: Loads end when it is set.
         pause: States are told when it is set.
@@ -51,6 +52,7 @@ class ServerDouble:
         self.tokens: list[str | None] = []
         self.broken: dict[int, str] = {}
         self.refusal: tuple[Code, str] | None = None
+        self.complaint: tuple[Code, str] | None = None
         self.unknown: set[str] = set()
         self.gate = threading.Event()
         self.gate.set()
@@ -126,6 +128,11 @@ class ServerDouble:
         if self.refusal is not None:
             code, message = self.refusal
             context.abort(getattr(grpc.StatusCode, code.name), message)
+        if self.complaint is not None:
+            code, message = self.complaint
+            return ReloadConfigResponse(
+                status={"error_code": int(code), "error_message": message}
+            )
         configs = request.config.model_config_list.config
         for config in configs:
             for version in config.version_labels.values():

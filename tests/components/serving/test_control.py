@@ -12,14 +12,21 @@ from typing import Any
 
 import pytest
 
+from penstock.components.serving import target as target_module
 from penstock.components.serving.control import (
     Loaded,
     LoadState,
     ServerControl,
 )
+from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.messages import Code, ModelServerConfig, State
+from penstock.components.serving.routing import Routing, route
 from penstock.components.serving.security import Tls
-from penstock.components.serving.server_config import read_config
+from penstock.components.serving.server_config import (
+    Served,
+    read_config,
+    server_config,
+)
 from penstock.components.serving.server_metrics import parse_metrics, read_metrics
 from penstock.components.serving.target import TfServingTarget
 from penstock.schemas.errors import ServingError
@@ -37,6 +44,18 @@ AVAILABLE = Loaded(LoadState.AVAILABLE)
 def server() -> Iterator[ServerDouble]:
     with running_double() as double:
         yield double
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for the answer to each reload, however slow this machine is."""
+    monkeypatch.setattr(target_module, "_REFUSAL_SECONDS", 30.0)
+
+
+@pytest.fixture
+def haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for no answer that takes a while."""
+    monkeypatch.setattr(target_module, "_REFUSAL_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -96,11 +115,13 @@ def test_versions_are_loaded_under_names_of_their_own(
         )
 
 
-def test_a_load_is_not_waited_for(server: ServerDouble, serving: Path) -> None:
+def test_a_load_is_not_waited_for(
+    server: ServerDouble, serving: Path, haste: None
+) -> None:
     server.gate.clear()
     with TfServingTarget("ranker", serving, server.address) as target:
         target.load((42,))
-        assert target.states() == {42: Loaded(LoadState.LOADING)}
+        until(lambda: target.states() == {42: Loaded(LoadState.LOADING)})
         target.load((42,))  # asking twice is asking once
         server.gate.set()
         until(lambda: target.states() == {42: AVAILABLE})
@@ -228,8 +249,31 @@ def test_what_the_server_refuses_is_not_recorded(
         assert labels(server.sent[-1]) == {}
 
 
+def test_a_refusal_may_stand_in_the_answer(server: ServerDouble, serving: Path) -> None:
+    with TfServingTarget("ranker", serving, server.address) as target:
+        server.complaint = (Code.INVALID_ARGUMENT, "two names")
+        assert "refuses the configuration: two names. Nothing of it" in text_of(
+            lambda: target.load((42,))
+        )
+        server.complaint = (Code.UNKNOWN, "1 servable(s) did not become available")
+        target.load((42,))  # the states tell
+
+
+def test_a_reload_without_an_answer_gets_a_sentence(server: ServerDouble) -> None:
+    server.gate.clear()
+    with ServerControl(server.address) as control:
+        config = server_config(ModelServerConfig(), [Served("m", Path("/m"), (1,))])
+        answered = control.reload(config, deadline_seconds=0.5)
+        assert not answered(0.0)
+        assert text_of(lambda: answered(10.0)) == (
+            f"The model server at '{server.address}' did not answer "
+            "'HandleReloadConfigRequest' in 0.5 seconds. See what it is busy with, or "
+            "allow more time."
+        )
+
+
 def test_a_server_started_anew_is_told_everything_again(
-    server: ServerDouble, serving: Path, tmp_path: Path
+    server: ServerDouble, serving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boot = tmp_path / "boot.config"
     with TfServingTarget(
@@ -243,9 +287,12 @@ def test_a_server_started_anew_is_told_everything_again(
         assert labels(read_config(boot)) == {}
         server.start_anew()
         server.gate.clear()
+        monkeypatch.setattr(target_module, "_REFUSAL_SECONDS", 0.05)
+        sent = len(server.sent)
         target.load((42, 43))  # a label now, and all of it would be refused
+        until(lambda: len(server.sent) > sent)
         assert labels(server.sent[-1]) == {}
-        assert target.states()[42] == Loaded(LoadState.LOADING)
+        until(lambda: target.states().get(42) == Loaded(LoadState.LOADING))
         server.gate.set()
         until(lambda: target.states()[43] == AVAILABLE)
         until(lambda: target.states() == {42: AVAILABLE, 43: AVAILABLE})
@@ -313,6 +360,27 @@ def test_labels_of_other_models_hold_nothing_up(
         until(lambda: server.names() == ["other", "ranker", "scorer__v7"][1:])
         one.states()
         assert server.labels["ranker"] == {"stable": 42}
+
+
+def test_a_version_that_requests_go_to_is_not_unloaded(
+    server: ServerDouble, serving: Path
+) -> None:
+    with TfServingTarget("ranker", serving, server.address) as target:
+        target.load((42, 43))
+        with Ledger(serving) as ledger, ledger.writing() as transaction:
+            event = transaction.event("routed")
+            route(transaction, Routing(stable=42, candidate=43, weight=0.05), event)
+        assert text_of(lambda: target.load((43,))) == (
+            "Requests for model 'ranker' go to version 42, which would be unloaded "
+            "(what would be loaded is 43). Send requests elsewhere first, by a rollout "
+            "or a rollback."
+        )
+        assert (
+            "go to version 42 and 43, which would be unloaded (what would be loaded is "
+            "nothing)" in text_of(target.release)
+        )
+        target.load((3, 42, 43))
+        assert server.names() == ["ranker__v3", "ranker__v42", "ranker__v43"]
 
 
 # --- the models of others

@@ -6,11 +6,13 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.components.serving import target as target_module
 from penstock.components.serving.messages import Code, ModelServerConfig, State
 from penstock.components.serving.server_config import Layout
 from penstock.components.serving.server_record import read_record
@@ -147,7 +149,12 @@ DEEDS = st.one_of(
     story=st.lists(st.tuples(DEEDS, REFUSALS), min_size=25, max_size=40),
 )
 def test_nothing_wrong_is_ever_sent(layout: Layout, bare: bool, story: Any) -> None:
-    with tempfile.TemporaryDirectory() as folder, running_double() as double:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_double() as double,
+        # Every answer is waited for, however slow this machine is.
+        mock.patch.object(target_module, "_REFUSAL_SECONDS", 30.0),
+    ):
         world = World(Path(folder), double, layout, bare)
         for (deed, *arguments), refusal in story:
             double.refusal = None if refusal is None else (refusal, "not now")

@@ -76,7 +76,8 @@ class Client:
 @contextmanager
 def over_http(app: Any) -> Iterator[Client]:
     """Serve an application while the block lasts; its end is awaited."""
-    with socket.socket() as listening:
+    kind = socket.SOCK_STREAM, socket.IPPROTO_TCP  # without which asyncio is slow
+    with socket.socket(socket.AF_INET, *kind) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)
         server = uvicorn.Server(

@@ -21,20 +21,16 @@ import pytest
 import typer
 
 from penstock.commands.serving import serve
+from penstock.components.serving.router import service as module
 from penstock.components.serving.router.request_log import read_log
 from penstock.components.serving.router.service import Service, worker
 from penstock.components.serving.traffic import Traffic
 from penstock.schemas.errors import ServingError
 from tests.components.serving.router.http_clients import Client
-from tests.components.serving.router.servers import Controls, Server, until
+from tests.components.serving.router.servers import COMMAND, Controls, Server, until
 
 ROWS = {"instances": [1.0]}
 PREDICT = "/v1/models/ranker:predict"
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import typer; from penstock.commands.serving import serve; typer.run(serve)",
-]
 
 
 @contextmanager
@@ -96,6 +92,14 @@ def test_it_answers_until_sigterm_and_finishes_what_is_under_way(
         assert statuses == [200]
         assert process.wait(30) == 0
         assert traffic.routers() == ()  # they said that they end
+
+
+def test_answers_are_sent_at_once() -> None:
+    """asyncio turns Nagle's algorithm off only where it knows the protocol."""
+    with module._listening("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+        with socket.socket(fileno=os.dup(listening.fileno())) as inherited:
+            assert inherited.proto == socket.IPPROTO_TCP
 
 
 def test_processes_count_together_and_one_that_is_killed_is_replaced(
