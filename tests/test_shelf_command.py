@@ -9,27 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import typer
 
 from benchmarks.import_time import HEAVY
-from penstock import __main__ as command_line
-from penstock.commands import models
-from penstock.commands import shelf as verbs
 from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.routing import Routing, route
 from penstock.components.serving.version_dir import push, versions
 from tests.conftest import Said
-
-NAMES = ("verify", "pin", "quarantine", "retain")
-
-
-@pytest.fixture(autouse=True)
-def all_verbs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offer these verbs, whatever else the command line offers."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    for verb in (*(getattr(verbs, name) for name in NAMES), models.versions):
-        app.command()(verb)
-    monkeypatch.setattr(command_line, "app", app)
 
 
 @pytest.fixture
@@ -201,6 +186,8 @@ def test_a_version_is_quarantined_and_released(
     said = penstock("quarantine", serving, 3, "--reason", "It fails for 'cash'.")
     assert said == (0, "Version 3 is quarantined: It fails for 'cash'.\n", "")
     assert numbers(serving) == [1, 2]
+    said = penstock("quarantine", serving, 3, "--reason", "Again.")
+    assert said == (0, "Version 3 is quarantined: It fails for 'cash'.\n", "")
     said = penstock("quarantine", serving, 3, "--release", "--reason", "It does not.")
     assert said == (0, "Version 3 is released: It does not.\n", "")
     assert numbers(serving) == [1, 2, 3]
@@ -276,12 +263,10 @@ def test_a_retention_without_a_number_is_a_wrong_call(
 def test_no_verb_loads_what_takes_long(serving: Path, arguments: list[str]) -> None:
     verb, *rest = arguments
     code = (
-        "import json, sys, typer\n"
-        "from penstock.commands import models, shelf\n"
-        "app = typer.Typer(add_completion=False, rich_markup_mode=None)\n"
-        f"for verb in (models.versions, *(getattr(shelf, n) for n in {NAMES})):\n"
-        "    app.command()(verb)\n"
-        f"app({[verb, str(serving), *rest]}, standalone_mode=False)\n"
+        "import json, sys\n"
+        "from penstock.__main__ import command_line\n"
+        f"sys.argv = {['penstock', verb, str(serving), *rest]}\n"
+        "assert command_line() == 0\n"
         "print(json.dumps(sorted(sys.modules)))\n"
     )
     done = subprocess.run(

@@ -125,9 +125,10 @@ def verify(serving_dir: Path, version: int) -> tuple[str, ...]:
     folder = directory / str(version)
     if not folder.is_dir():
         folder = directory / f"{version}{DENIED}"
-    known = [each.number for each in versions(directory)]
-    if not folder.is_dir() and version not in known:
-        raise absent(directory, version, known)
+    if not folder.is_dir():
+        known = [each.number for each in versions(directory)]
+        if version not in known:
+            raise absent(directory, version, known)
     record = read_manifest(directory, version)
     if record is None or not folder.is_dir():
         raise ServingError(

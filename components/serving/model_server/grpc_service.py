@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,12 @@ from tensorflow_serving.apis import (
 )
 
 from penstock.components.serving.model_server.requests import Requests
+from penstock.components.serving.model_server.saved_model import servable_error
 from penstock.components.serving.model_server.status import Code, ServableError
 from penstock.components.serving.security import authorized
 from penstock.schemas.errors import ServingError
+
+_log = logging.getLogger(__name__)
 
 _MAX_DETAILS = 1024
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -172,10 +176,14 @@ def _unary(message: Any, call: Callable[[Any, Any], Any]) -> Any:
         try:
             return call(request, context)
         except ServableError as error:
-            details = error.message
-            if len(details) > _MAX_DETAILS:
-                details = details[:_MAX_DETAILS] + "...TRUNCATED"
-            context.abort(_CODES[error.code], details)
+            refusal = error
+        except Exception as error:  # a defect of ours must not look like another server
+            _log.exception("%s", type(request).__name__)
+            refusal = servable_error(error)
+        details = refusal.message
+        if len(details) > _MAX_DETAILS:
+            details = details[:_MAX_DETAILS] + "...TRUNCATED"
+        context.abort(_CODES[refusal.code], details)
 
     return grpc.unary_unary_rpc_method_handler(
         behaviour,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import logging
 import re
 import socket
 import threading
@@ -27,8 +28,11 @@ from tensorflow_serving.apis import (
 
 from penstock.components.serving.model_server import json_tensors
 from penstock.components.serving.model_server.requests import Requests
+from penstock.components.serving.model_server.saved_model import servable_error
 from penstock.components.serving.model_server.status import Code, ServableError
 from penstock.schemas.errors import ServingError
+
+_log = logging.getLogger(__name__)
 
 # The paths of TensorFlow Serving, which looks at no letter's case.
 _WHICH = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
@@ -126,6 +130,7 @@ class RestApi:
             return Response(self._requests.metrics.page(), media_type="text/plain")
         if not path.lower().startswith("/v1/"):
             return Response("Not Found", 404, media_type="text/plain")
+        found: Any
         try:
             body = await self._body(request)
             running = asyncio.get_running_loop().run_in_executor(
@@ -138,6 +143,11 @@ class RestApi:
             )
         except ServableError as error:
             found = error
+        except RecursionError:
+            found = ServableError(Code.INVALID_ARGUMENT, "JSON is nested too deep")
+        except Exception as error:  # a defect of ours must not look like another server
+            _log.exception("%s %s", request.method, path)
+            found = servable_error(error)
         if isinstance(found, ServableError):
             return self._json({"error": found.message}, _HTTP.get(found.code, 500))
         return self._json(found, 200)

@@ -106,7 +106,7 @@ class Graph:
         def call(values: Sequence[Array]) -> list[Array]:
             try:
                 found = run(*values)
-            except tf.errors.OpError as error:
+            except Exception as error:  # of the model, or of how it takes its inputs
                 raise servable_error(error) from error
             # Scalars come back as Python or NumPy scalars, bytes among them.
             return [_as_array(found[place]) for place in places]

@@ -24,8 +24,9 @@ from starlette.responses import Response
 
 from penstock.components.serving.messages import PREDICT
 from penstock.components.serving.router import metrics, rest_json
+from penstock.components.serving.router.answers import NoStable, NotRouted
 from penstock.components.serving.router.lanes import LaneError
-from penstock.components.serving.router.router import NoStable, NotRouted, Router
+from penstock.components.serving.router.router import Router
 from penstock.components.serving.security import MAX_REQUEST_BYTES
 from penstock.components.serving.server_config import CANARY_LABEL, STABLE_LABEL
 from penstock.schemas.errors import PenstockError, ServingError, did_you_mean, quoted

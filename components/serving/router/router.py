@@ -7,20 +7,16 @@ path of a request takes no lock for longer than an assignment, and touches no fi
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError
 from typing_extensions import Self
 
 from penstock.components.serving.messages import (
@@ -36,8 +32,17 @@ from penstock.components.serving.messages import (
     Method,
     SignatureDefMap,
     State,
-    to_array,
     to_tensor,
+)
+from penstock.components.serving.router.answers import (
+    MAX_UNIT_LENGTH,
+    Answer,
+    Call,
+    NoStable,
+    NotRouted,
+    check_deadline,
+    check_outcome,
+    serialized,
 )
 from penstock.components.serving.router.assignment import place
 from penstock.components.serving.router.lanes import LaneError, Lanes
@@ -52,54 +57,6 @@ from penstock.components.serving.security import MAX_REQUEST_BYTES, Tls
 from penstock.components.serving.server_config import Layout
 from penstock.components.serving.traffic import Arm
 from penstock.schemas.errors import DataError, ServingError, quoted
-
-MAX_UNIT_LENGTH = 1024
-"""The longest id of a unit, in characters."""
-
-MAX_METRIC_LENGTH = 200
-"""The longest name of a business metric, in characters."""
-
-
-class NoStable(ServingError):
-    """No version is stable, so nobody can be answered."""
-
-
-class NotRouted(ServingError):
-    """A request names a version that requests are not sent to."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a version answered.
-
-    Attributes:
-        version: The version.
-        arm: Whether it is the stable version or the candidate.
-        fell_back: Whether stable answered because the candidate failed.
-        seconds: How long it all took.
-        method: The call.
-        response: The serialized answer.
-    """
-
-    version: int
-    arm: Arm
-    fell_back: bool
-    seconds: float
-    method: Method[Any, Any]
-    response: bytes
-
-    @cached_property
-    def message(self) -> Message:
-        """The answer, parsed."""
-        parsed: Message = self.method.response.FromString(self.response)
-        return parsed
-
-    @cached_property
-    def outputs(self) -> dict[str, npt.NDArray[Any]]:
-        """The outputs of a Predict by name."""
-        return {
-            name: to_array(each, name) for name, each in self.message.outputs.items()
-        }
 
 
 class Router:
@@ -155,7 +112,7 @@ class Router:
         shelf: Shelf | None = None,
         name: str | None = None,
     ) -> None:
-        _check_deadline(deadline_seconds)
+        check_deadline(deadline_seconds)
         if not 0 < candidate_share <= 1:
             raise ServingError(
                 f"The candidate is given {candidate_share:g} of the deadline, which is "
@@ -296,15 +253,15 @@ class Router:
         if deadline_seconds is None:
             deadline_seconds = self._deadline_seconds
         else:
-            _check_deadline(deadline_seconds)
+            check_deadline(deadline_seconds)
         if unit is not None and len(unit) > MAX_UNIT_LENGTH:
             raise DataError(
                 f"The id of a unit has {len(unit):,} characters where "
                 f"{MAX_UNIT_LENGTH:,} are the most. Send a shorter one, such as a hash."
             )
-        call = _Call(
+        call = Call(
             method,
-            _serialized(method, request),
+            serialized(method, request),
             unit,
             headers,
             began,
@@ -343,7 +300,7 @@ class Router:
             DataError: If one is no value of a metric; none was taken in then.
         """
         for unit, metric, value in outcomes:
-            _check_outcome(unit, metric, value)
+            check_outcome(unit, metric, value)
         rollout = self._watch.snapshot.routing.rollout
         if rollout is not None:
             for unit, metric, value in outcomes:
@@ -451,7 +408,7 @@ class Router:
 
     # --- the path of a request
 
-    def _ask_stable(self, call: _Call, snapshot: Snapshot, version: int) -> Answer:
+    def _ask_stable(self, call: Call, snapshot: Snapshot, version: int) -> Answer:
         sent = time.monotonic()
         try:
             response = self._lanes.call(
@@ -489,7 +446,7 @@ class Router:
         self._logged(call, response, version, "stable")
         return Answer(version, "stable", False, now - call.began, call.method, response)
 
-    def _ask_candidate(self, call: _Call, snapshot: Snapshot) -> Answer:
+    def _ask_candidate(self, call: Call, snapshot: Snapshot) -> Answer:
         version = snapshot.routing.candidate
         assert version is not None
         sent = time.monotonic()
@@ -510,7 +467,7 @@ class Router:
 
     def _fall_back(
         self,
-        call: _Call,
+        call: Call,
         snapshot: Snapshot,
         version: int,
         seconds: float,
@@ -561,7 +518,7 @@ class Router:
             response,
         )
 
-    def _ask_named(self, call: _Call, snapshot: Snapshot, version: int) -> Answer:
+    def _ask_named(self, call: Call, snapshot: Snapshot, version: int) -> Answer:
         arm = self._arm_of(version)
         sent = time.monotonic()
         try:
@@ -602,7 +559,7 @@ class Router:
 
     def _note(
         self,
-        call: _Call,
+        call: Call,
         snapshot: Snapshot,
         arm: Arm,
         version: int,
@@ -630,7 +587,7 @@ class Router:
 
     def _shadowed(
         self,
-        call: _Call,
+        call: Call,
         snapshot: Snapshot,
         response: bytes | None,
         seconds: float,
@@ -649,7 +606,7 @@ class Router:
             )
 
     def _logged(
-        self, call: _Call, response: bytes | None, version: int, lane: str
+        self, call: Call, response: bytes | None, version: int, lane: str
     ) -> None:
         if self._request_log is not None:
             self._request_log.add(
@@ -663,50 +620,3 @@ class Router:
                     call.headers,
                 )
             )
-
-
-class _Call(NamedTuple):
-    method: Method[Any, Any]
-    request: bytes
-    unit: str | None
-    headers: Mapping[str, str] | None
-    began: float
-    end: float
-    candidate_end: float
-
-
-def _serialized(method: Method[Any, Any], request: Message | bytes) -> bytes:
-    if not isinstance(request, bytes):
-        data: bytes = request.SerializeToString()
-        return data
-    try:
-        # Both versions would fail what is no message, and the candidate be blamed.
-        method.request.FromString(request)
-    except DecodeError as error:
-        raise DataError(
-            f"A request of {len(request):,} bytes is no "
-            f"{method.request.DESCRIPTOR.name}. Serialize one with SerializeToString."
-        ) from error
-    return request
-
-
-def _check_deadline(seconds: float) -> None:
-    if not seconds > 0 or math.isinf(seconds):
-        raise ServingError(
-            f"A deadline of {seconds:g} seconds cannot be kept. Pass a positive number "
-            "of seconds."
-        )
-
-
-def _check_outcome(unit: str, metric: str, value: float) -> None:
-    if not metric or len(metric) > MAX_METRIC_LENGTH or len(unit) > MAX_UNIT_LENGTH:
-        raise DataError(
-            f"An outcome has a metric of {len(metric)} characters and a unit of "
-            f"{len(unit)}, where 1 to {MAX_METRIC_LENGTH} and at most "
-            f"{MAX_UNIT_LENGTH} are taken. Shorten them."
-        )
-    if not math.isfinite(value):
-        raise DataError(
-            f"The value of '{metric}' is {value}, which cannot be added up. Send a "
-            "finite number."
-        )

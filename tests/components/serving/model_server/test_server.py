@@ -414,3 +414,42 @@ def test_no_request_fails_while_versions_come_and_go(base: Path, save: Save) -> 
     assert not wrong
     assert server.metrics.request_count.value("m", "OK") > 100
     assert [entry for entry in server.metrics.request_count._cells] == [("m", "OK")]
+
+
+def test_what_nobody_waits_for_is_not_run(base: Path, save: Save, faults: Path) -> None:
+    save(1)
+    faults.write_text('{"m": {"1": {"latency_seconds": 0.6}}}')
+    with (
+        start(base, fault_file=str(faults), grpc_max_threads=1) as server,
+        Client(server.ports.address) as client,
+    ):
+        request = predict_request([1.0], model="m")
+        first = client.predict_future(request)
+        until(lambda: bool(server.core._manager._map.users))
+        with pytest.raises(grpc.RpcError) as error:
+            client.call("PredictionService/Predict", request, seconds=0.2)
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert answer(first.result()) == [3.0]
+        assert answer(client.predict(request)) == [3.0]
+        counted = server.metrics.request_count._cells
+        assert counted == {("m", "OK"): 2}
+
+
+def test_a_defect_is_an_internal_error_in_both_protocols(
+    base: Path, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(1)
+    with (
+        start(base, rest_api_port="auto") as server,
+        Client(server.ports.address) as client,
+    ):
+        monkeypatch.setattr(server._requests, "run", lambda *_, **__: 1 / 0)
+        with pytest.raises(grpc.RpcError) as error:
+            client.predict(predict_request(model="m"))
+        assert error.value.code() is grpc.StatusCode.INTERNAL
+        assert error.value.details() == "ZeroDivisionError: division by zero"
+        found = httpx.post(
+            f"{server.ports.rest_url}/v1/models/m:predict", json={"instances": [1.0]}
+        )
+        assert found.status_code == 500
+        assert found.json() == {"error": "ZeroDivisionError: division by zero"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,13 @@ from penstock.components.serving.routing import Routing, route
 
 W = 2.0
 MODEL = "ranker"
+
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import typer; from penstock.commands.serving import serve; typer.run(serve)",
+]
+"""Runs the verb `serve` alone."""
 
 _METHODS: tuple[Method[Any, Any], ...] = (PREDICT, CLASSIFY, REGRESS, MULTI_INFERENCE)
 

@@ -58,7 +58,8 @@ def test_requests_are_counted_by_version_lane_and_outcome() -> None:
     model = ("model", "ranker")
 
     def of(name: str, **labels: str) -> float:
-        return found[(name, *sorted([model, *labels.items()]))]
+        key = (name, *sorted([model, *labels.items()]))
+        return found[key]
 
     stable = {"version": "3", "lane": "stable"}
     candidate = {"version": "4", "lane": "candidate"}

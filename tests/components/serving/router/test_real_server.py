@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,8 +32,14 @@ from tests.components.serving.model_server.models import (
     save_template,
     save_version,
 )
-from tests.components.serving.router.http_clients import over_http
-from tests.components.serving.router.servers import Controls, obeys, serving, until
+from tests.components.serving.router.http_clients import Client, over_http
+from tests.components.serving.router.servers import (
+    COMMAND,
+    Controls,
+    obeys,
+    serving,
+    until,
+)
 
 MODEL = "ranker"
 X = np.array([1.0, 2.5], np.float32)
@@ -290,6 +299,48 @@ def test_logged_requests_warm_a_version_up(
     servable = Servable(folder)
     assert replay(servable) == 20
     servable.close()
+
+
+def test_the_service_starts_a_model_server_with_what_is_routed(
+    template: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / MODEL
+    for version in (1, 2, 3):
+        save_version(template, folder, version)
+    controls = Controls(folder)
+    controls.rollout(1.0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            *COMMAND,
+            str(folder),
+            f"--server=127.0.0.1:{port}",
+            "--port=0",
+            "--with-model-server",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        match = re.search(r"http://(127\.0\.0\.1):(\d+)/v1/models/ranker:", said)
+        assert match is not None, said
+        client = Client(match[1], int(match[2]))
+        statuses = f"/v1/models/{MODEL}"
+        until(lambda: client.get(statuses).text.count("AVAILABLE") == 2, 60)
+        for unit, version in ((None, 1), ("user", 2)):
+            headers = {} if unit is None else {"X-Unit-Id": unit}
+            body = {"instances": [1.0]}
+            answer = client.post(f"{statuses}:predict", json=body, headers=headers)
+            assert answer.json() == {"predictions": [2.0 + version]}
+        process.terminate()
+        assert process.wait(60) == 0
+    with pytest.raises(ConnectionRefusedError):  # the server ended with it
+        socket.create_connection(("127.0.0.1", port))
+    controls.ledger.close()
 
 
 @pytest.mark.parametrize("mutual", [False, True])

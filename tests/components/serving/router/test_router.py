@@ -21,14 +21,14 @@ from penstock.components.serving.messages import (
     State,
     to_tensor,
 )
-from penstock.components.serving.router.assignment import is_candidate
-from penstock.components.serving.router.lanes import LaneError, origin_of
-from penstock.components.serving.router.router import (
+from penstock.components.serving.router.answers import (
     MAX_UNIT_LENGTH,
     NoStable,
     NotRouted,
-    Router,
 )
+from penstock.components.serving.router.assignment import is_candidate
+from penstock.components.serving.router.lanes import LaneError, origin_of
+from penstock.components.serving.router.router import Router
 from penstock.components.serving.traffic import Arm, Traffic
 from penstock.schemas.errors import DataError, ServingError
 from tests.components.serving.router.servers import Controls, Server, until
@@ -412,7 +412,8 @@ def test_nothing_of_the_router_imports_tensorflow(
     code = """
 import json, sys
 import numpy as np
-from penstock.components.serving.router import app, request_log, router
+from penstock.commands import serving
+from penstock.components.serving.router import app, request_log, router, service
 log = request_log.RequestLog(sys.argv[1] + "/log", "ranker")
 with router.Router(sys.argv[1], "ranker", address=sys.argv[2], request_log=log) as made:
     made.predict({"x": np.array([1.0], np.float32)}, "user")

@@ -27,15 +27,10 @@ from penstock.components.serving.router.service import Service, worker
 from penstock.components.serving.traffic import Traffic
 from penstock.schemas.errors import ServingError
 from tests.components.serving.router.http_clients import Client
-from tests.components.serving.router.servers import Controls, Server, until
+from tests.components.serving.router.servers import COMMAND, Controls, Server, until
 
 ROWS = {"instances": [1.0]}
 PREDICT = "/v1/models/ranker:predict"
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import typer; from penstock.commands.serving import serve; typer.run(serve)",
-]
 
 
 @contextmanager
