@@ -409,6 +409,23 @@ class Ledger:
             ).fetchone()
         return None if holder is None else silent_seconds(holder, renewed)
 
+    def unattended(self) -> float | None:
+        """Return for how many seconds nobody has controlled this, as far as is known.
+
+        None if nobody ever has; infinity if the machine was started anew since.
+        """
+        with self._explained():
+            connection = self._connection()
+            if connection is None:
+                return None
+            epoch, holder, renewed = connection.execute(
+                "SELECT epoch, holder, renewed FROM lease"
+            ).fetchone()
+        if holder is not None:
+            return silent_seconds(holder, renewed)
+        silent = time.monotonic() - renewed
+        return None if epoch == 0 else silent if silent >= 0 else float("inf")
+
     def controller(self) -> str | None:
         """Return who has the lease and is alive, for people to read; or None."""
         with self._explained():

@@ -419,6 +419,7 @@ class Traffic:
         except sqlite3.Error as error:
             raise ServingError(
                 f"What routers saw cannot be kept in '{self._path}': {error}. Rollouts "
-                "hold meanwhile. Free space or give user id "
-                f"{os.geteuid()} the right to write there."
+                "hold meanwhile. Free space, give user id "
+                f"{os.geteuid()} the right to write there, or remove the file if it is "
+                "damaged: what was seen is then counted anew."
             ) from error

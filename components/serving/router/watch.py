@@ -152,10 +152,14 @@ class Watch:
 
     def _read(self) -> None:
         routing = routing_of(self._ledger)
-        silence = self._ledger.silence()
-        if silence is not None:
-            self._heard = time.monotonic() - silence
-        # Without a holder the time goes on from when there was one, or from our start.
+        if self._routing.seq and not routing.seq:
+            raise ServingError(
+                f"The ledger '{self._file}' is gone, or says no more where requests "
+                "go. Put a copy of it back."
+            )
+        silent = self._ledger.unattended()
+        if silent is not None:
+            self._heard = time.monotonic() - silent
         self._routing = routing
         self._renew()
 
