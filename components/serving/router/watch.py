@@ -25,7 +25,7 @@ MAX_FAILURES = 6
 BREAKER = "breaker: "
 """What an alarm begins with that calls for a rollback."""
 
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.01
 
 _LOOK_AGAIN_SECONDS = 1.0
 
