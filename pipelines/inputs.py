@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast, overload
 
 from penstock.components.base import Component, Input, frozen
 from penstock.components.serving.place import local_directory
-from penstock.pipelines import lineage, served
+from penstock.pipelines import lineage
 from penstock.pipelines import where as questions
 from penstock.pipelines.metadata import Store
 from penstock.pipelines.overrides import block_list
@@ -226,6 +226,9 @@ class _LatestBlessed:
                 continue
             seen.add(blessed)
             model = store.find_live(blessed)
+            # Imported here, as below: SQLite would slow every `import penstock`.
+            from penstock.pipelines import served
+
             # The same bytes would be compared with themselves.
             if (
                 isinstance(model, Model)
@@ -246,6 +249,8 @@ class _LatestBlessed:
                 return f"Model {number} is on the block-list: {entry.reason}"
             if store.find_live(number) is None:
                 return f"Model {number} is blessed, but deleted."
+            from penstock.pipelines import served
+
             back = served.taken_back(store, model)
             if back:
                 return f"Model {number} is blessed, but was pushed as {_ended(back)}"
@@ -299,6 +304,8 @@ class _Served:
     def _version(self) -> int | None:
         if not Path(self.serving_dir).exists():
             return None  # nothing was pushed yet
+        from penstock.pipelines import served
+
         return served.served_version(Path(self.serving_dir))
 
 

@@ -268,6 +268,7 @@ def test_the_evaluation_guide_runs(after_demo: Path) -> None:
 def test_the_guide_to_the_serving_directory_runs(after_demo: Path) -> None:
     printed = run_blocks(after_demo, DOCS / "serving-directory.md")
     assert printed.startswith("1 complete ")
+    assert "pushed by run " in printed
     probability = float(printed.splitlines()[-1].removeprefix("a generous tip: "))
     assert 0 <= probability <= 1
 

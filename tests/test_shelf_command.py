@@ -186,6 +186,8 @@ def test_a_version_is_quarantined_and_released(
     said = penstock("quarantine", serving, 3, "--reason", "It fails for 'cash'.")
     assert said == (0, "Version 3 is quarantined: It fails for 'cash'.\n", "")
     assert numbers(serving) == [1, 2]
+    said = penstock("quarantine", serving, 3, "--reason", "Again.")
+    assert said == (0, "Version 3 is quarantined: It fails for 'cash'.\n", "")
     said = penstock("quarantine", serving, 3, "--release", "--reason", "It does not.")
     assert said == (0, "Version 3 is released: It does not.\n", "")
     assert numbers(serving) == [1, 2, 3]

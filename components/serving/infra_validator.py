@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from penstock.components.base import Component, RunContext, output
-from penstock.components.serving.fresh_process import Limits
-from penstock.components.serving.infra_check import Latency, WarmUp
-from penstock.components.serving.model_check import Checked, check_model
 from penstock.components.serving.parity import Parity
 from penstock.components.serving.pusher import serving_manifest
-from penstock.components.serving.warmup import MAX_RECORDS
 from penstock.schemas.artifacts import (
     WARMUP_FILE,
     Answer,
@@ -27,6 +23,8 @@ from penstock.schemas.errors import DataError, PipelineError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from penstock.components.serving.model_check import Checked
 
 REPORT_FILE = "report.json"
 """In an InfraBlessing, the file that says all that was found."""
@@ -158,6 +156,8 @@ class InfraValidator(Component):
             )
 
     def _check_warmup(self) -> None:
+        from penstock.components.serving.warmup import MAX_RECORDS
+
         if self.warmup_requests > MAX_RECORDS:
             raise PipelineError(
                 f"{self.name}.warmup_requests is {self.warmup_requests:,}, and "
@@ -193,6 +193,10 @@ class InfraValidator(Component):
                 be read, or the request logs cannot be used.
             PipelineError: If a fresh process cannot find the function of `parity`.
         """
+        from penstock.components.serving.fresh_process import Limits
+        from penstock.components.serving.infra_check import Latency, WarmUp
+        from penstock.components.serving.model_check import check_model
+
         manifest = serving_manifest(self.model)
         if self.make_warmup and WARMUP_FILE in manifest:
             raise DataError(

@@ -6,20 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from penstock.components.base import Component, RunContext, output
-from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.load_check import check_loads
-from penstock.components.serving.standing import (
-    Standing,
-    standings,
-    why_turned_down,
-)
-from penstock.components.serving.version_dir import (
-    copy_folder,
-    local_directory,
-    push,
-    verify,
-    versions,
-)
+from penstock.components.serving.place import local_directory
 from penstock.schemas.artifacts import (
     WARMUP_FILE,
     InfraBlessing,
@@ -91,6 +79,11 @@ class Pusher(Component):
             That it is gone, changed, or no longer the newest that was not taken back;
             or nothing.
         """
+        # Imported where they are used: SQLite would slow every `import penstock`.
+        from penstock.components.serving.ledger import Ledger
+        from penstock.components.serving.standing import Standing, standings
+        from penstock.components.serving.version_dir import verify, versions
+
         number = int(str(self.pushed_model.properties["pushed_version"]))
         directory = local_directory(self.serving_dir)
         try:
@@ -126,6 +119,8 @@ class Pusher(Component):
             ServingError: If the serving directory cannot take it, or the same model
                 was pushed there before and was quarantined or rolled back.
         """
+        from penstock.components.serving.version_dir import copy_folder, push
+
         manifest = serving_manifest(self.model)
         loaded = self._loaded_before(manifest_digest(manifest))
 
@@ -164,6 +159,9 @@ class Pusher(Component):
         )
 
     def _refuse_turned_down(self, digest: str) -> None:
+        from penstock.components.serving.ledger import Ledger
+        from penstock.components.serving.standing import why_turned_down
+
         directory = local_directory(self.serving_dir)
         if not directory.is_dir():
             return
@@ -187,6 +185,8 @@ class Pusher(Component):
 
     def _add_warmup(self) -> dict[str, tuple[str, int]]:
         """Copy the warm-up file beside the model; return its entry in the manifest."""
+        from penstock.components.serving.version_dir import copy_folder
+
         blessing = self.infra_blessing
         if blessing is None or not blessing.warmup_file.is_file():
             return {}

@@ -130,6 +130,10 @@ def quarantine(
 
     with Ledger(serving_dir) as ledger:
         (shelf.release if release else shelf.quarantine)(ledger, version, reason)
+        if not release:
+            # It may have been quarantined before, for a reason that stays.
+            standing = shelf.entry_of(ledger, version).standing
+            reason = standing.quarantined or reason
     said = "is released" if release else "is quarantined"
     _done("release" if release else "quarantine", version, said, reason, as_json)
 

@@ -48,6 +48,8 @@ def start(
     """
     blessing = check_candidate(ledger, version, unblessed=unblessed)
     with ledger.writing() as transaction:
+        # It may have been set aside or deleted while its bytes were read.
+        usable(ledger, version, reads_bytes=False)
         transaction.hold(SERVER, dict(server))
         return moves.begin(
             transaction, plan, version, blessing=blessing, unblessed=unblessed

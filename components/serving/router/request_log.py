@@ -54,6 +54,13 @@ from penstock.schemas.errors import DataError, ServingError
 ORDINARY = "ordinary"
 """The stratum of a request that no other is said of."""
 
+FAILED = "failed"
+"""The stratum of what a version failed, whether or not stable answered in its place.
+
+All of it is kept unless a rate says otherwise: of a candidate that is rolled back for a
+few failures, a sample would hold hardly one.
+"""
+
 MAX_WAITING = 10_000
 """Requests that wait to be logged; those that come then are dropped and counted."""
 
@@ -143,7 +150,8 @@ class RequestLog:
         folder: Where to; made if it is missing. Routers may share it.
         model: Name of the model.
         rates: Share of the requests of each stratum that is kept, from 0 to 1; that of
-            `ORDINARY` is for all strata that are not named.
+            `ORDINARY` is for all strata that are not named, 0.01 if it is not given;
+            that of `FAILED` is 1.
         stratum: Names the stratum of a request; all are ordinary without it.
         at_least: So many requests of a stratum are kept of a minute, if there are as
             many, whatever its rate.
@@ -172,7 +180,7 @@ class RequestLog:
         seed: int | None = None,
     ) -> None:
         self._model = model
-        self._rates = {ORDINARY: 0.01, **(rates or {})}
+        self._rates = {ORDINARY: 0.01, FAILED: 1.0, **(rates or {})}
         for name, rate in self._rates.items():
             if not 0 <= rate <= 1:
                 raise ServingError(
@@ -252,6 +260,8 @@ class RequestLog:
         self._write(window.draw(self._draw(), item))
 
     def _named(self, exchange: Exchange) -> str:
+        if exchange.lane not in ("stable", "candidate"):
+            return FAILED
         if self._stratum is None:
             return ORDINARY
         try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from penstock.components.serving import retention, stock
 from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.retention import Retention, find_old, retain
+from penstock.components.serving.rollout import verbs
+from penstock.components.serving.rollout.plan import Rollout
 from penstock.components.serving.routing import Routing, route
 from penstock.components.serving.server_config import Served
 from penstock.components.serving.server_record import (
@@ -238,6 +241,27 @@ def test_a_deletion_that_was_killed_goes_on(
     assert numbers(serving) == [3, 4, 5, 6, 7]
     assert [e.kind for e in ledger.events(2)[2:]] == ["deleting", "deleted"]
     assert os.listdir(serving / ".penstock" / "trash") == []
+
+
+def test_a_version_that_is_deleted_while_it_is_checked_is_not_rolled_out(
+    serving: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = verbs.check_candidate
+
+    def slow(*args: Any, **options: Any) -> str:
+        blessing = check(*args, **options)
+        with Ledger(serving) as other:
+            retain(other, 1, younger_than_seconds=0)
+        return blessing
+
+    monkeypatch.setattr(verbs, "check_candidate", slow)
+    with pytest.raises(ServingError) as raised:
+        verbs.start(ledger, 2, Rollout("m"), server={}, unblessed="A drill.")
+    assert str(raised.value) == (
+        f"Version 2 of '{serving}' was deleted: It was older than the last 1. Push its "
+        "model again; it gets a new number."
+    )
+    assert ledger.fact(ROLLOUT) is None
 
 
 def test_what_comes_back_after_its_deletion_is_found(

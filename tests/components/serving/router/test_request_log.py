@@ -197,6 +197,25 @@ def test_a_function_that_cannot_name_the_stratum_loses_no_record(
     assert "The stratum of a request could not be told." in caplog.text
 
 
+def test_what_a_version_failed_is_kept_whole(tmp_path: Path) -> None:
+    found = logged(
+        tmp_path,
+        *(exchange(i) for i in range(1000)),
+        *(exchange(i, lane="fallback 2 INTERNAL") for i in range(300)),
+        at_least=5,
+        rates={"ordinary": 0.0},
+    )
+    strata = Counter(record.log_metadata.request_criticality for record in found)
+    assert strata == {"ordinary": 5, "failed": 300}
+    few = logged(
+        tmp_path / "few",
+        *(exchange(i, lane="fallback 2 INTERNAL") for i in range(300)),
+        at_least=5,
+        rates={"failed": 0.0},
+    )
+    assert len(few) == 5
+
+
 def test_callers_cannot_make_strata_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
