@@ -23,7 +23,7 @@ from penstock.schemas.errors import ServingError
 MAX_FAILURES = 6
 """After failures of so many units in a row the candidate is taken for dead."""
 
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.01
 
 _LOOK_AGAIN_SECONDS = 1.0
 
