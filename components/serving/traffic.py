@@ -27,6 +27,9 @@ from penstock.schemas.errors import ServingError
 Arm = Literal["stable", "candidate"]
 Mark = Literal["seen", "failing", "slow"]
 
+BREAKER = "breaker: "
+"""What the alarm of a router begins with that saw the candidate fail throughout."""
+
 MAX_UNITS = 50_000
 """How many units are kept of a step; those that come later count for no guard."""
 

@@ -38,6 +38,7 @@ from penstock.components.serving.router.sketch import merged, quantile
 from penstock.components.serving.routing import routing_of
 from penstock.components.serving.shelf import usable
 from penstock.components.serving.traffic import (
+    BREAKER,
     Arm,
     Heard,
     Mark,
@@ -52,9 +53,6 @@ MIN_LATENCIES = 1_000
 
 MIN_COPIES = 6
 """Copies of requests that a candidate in shadow must have failed, one and all."""
-
-BREAKER = "breaker: "
-"""What the alarm of a router begins with that saw the candidate fail throughout."""
 
 
 class Target(Protocol):

@@ -17,15 +17,13 @@ from pathlib import Path
 from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.router.assignment import end_of
 from penstock.components.serving.routing import Routing, routing_of
+from penstock.components.serving.traffic import BREAKER
 from penstock.schemas.errors import ServingError
 
 MAX_FAILURES = 6
 """After failures of so many units in a row the candidate is taken for dead."""
 
-BREAKER = "breaker: "
-"""What an alarm begins with that calls for a rollback."""
-
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.01
 
 _LOOK_AGAIN_SECONDS = 1.0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -316,3 +318,14 @@ def test_a_fault_file_that_is_no_json_gets_a_sentence(path: Path) -> None:
     assert str(error.value).endswith(
         'Write JSON such as {"model": {"43": {"error_share": 0.5}}}.'
     )
+
+
+def test_starting_a_server_elsewhere_imports_no_tensorflow() -> None:
+    code = (
+        "import sys\n"
+        "import penstock.components.serving.model_server.spawn\n"
+        "import penstock.components.serving.model_server.core\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

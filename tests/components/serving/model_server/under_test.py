@@ -104,7 +104,7 @@ class Starter:
         assert REAL is not None
         settings = {"file_system_poll_wait_seconds": 1, **settings}
         port, rest_port = _free_port(), _free_port()
-        options = Options(port=port, rest_api_port=rest_port, **settings)
+        options = Options(rest_api_port=rest_port, **settings)
         words = [REAL, f"--port={port}", *flags(options)]
         process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
         self._stack.callback(process.wait)

@@ -12,12 +12,11 @@ from penstock.components.serving.control import Loaded, LoadState
 from penstock.components.serving.ledger import Conflict, Ledger
 from penstock.components.serving.rollout import state as moves
 from penstock.components.serving.rollout import verbs
-from penstock.components.serving.rollout.controller import BREAKER
 from penstock.components.serving.rollout.plan import Guard, Rollout, Step
 from penstock.components.serving.rollout.state import Phase, state_of
 from penstock.components.serving.routing import Routing, route
 from penstock.components.serving.shelf import quarantine
-from penstock.components.serving.traffic import Report, Tally
+from penstock.components.serving.traffic import BREAKER, Report, Tally
 from penstock.components.serving.version_dir import push
 from penstock.schemas.errors import ServingError
 from tests.components.serving.rollout.worlds import PLAN, Crowd, World
@@ -629,12 +628,17 @@ def test_what_was_not_announced_is_before_the_next_candidate_is_loaded(
     verbs.roll_back(world.ledger, "It burns.")
     told: list[object] = []
     load, announce = world.server.load, world.server.announce
-    monkeypatch.setattr(
-        world.server, "load", lambda them: (told.append(them), load(them))
-    )
-    monkeypatch.setattr(
-        world.server, "announce", lambda *them: (told.append(them), announce(*them))
-    )
+
+    def loads(versions: tuple[int, ...]) -> None:
+        told.append(versions)
+        load(versions)
+
+    def announces(stable: int | None, canary: int | None = None) -> None:
+        told.append((stable, canary))
+        announce(stable, canary)
+
+    monkeypatch.setattr(world.server, "load", loads)
+    monkeypatch.setattr(world.server, "announce", announces)
     world.start(3)
     world.live(2)
     assert told[:2] == [(1, None), (1, 3)]
