@@ -671,6 +671,34 @@ def test_a_few_copies_that_fail_are_no_verdict(world: World) -> None:
     )
 
 
+def test_what_was_seen_in_earlier_rollouts_is_forgotten(world: World) -> None:
+    world.stable(1)
+    first = world.start(2)
+    assert world.live(100).phase is Phase.PROMOTED
+    assert world.crowd._traffic.steps(first.id)
+    world.controller.close()
+    world.controller = world.new_controller()
+    world.start(3)
+    assert world.live(100).phase is Phase.PROMOTED
+    assert not world.crowd._traffic.steps(first.id)
+
+
+def test_a_controller_whose_ledger_fails_closes_all_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.stable(1)
+
+    def fails(_: object) -> None:
+        raise ServingError("The disk is full.")
+
+    monkeypatch.setattr(world.controller.ledger, "release", fails)
+    with pytest.raises(ServingError, match=r"The disk is full\."):
+        world.controller.close()
+    with pytest.raises(ServingError, match="Cannot operate on a closed database"):
+        world.controller._traffic.routers()
+    monkeypatch.undo()
+
+
 def _shadowed(world: World, *, requests: int, failures: int) -> None:
     world.crowd._traffic.report(
         Report(
