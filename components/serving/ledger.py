@@ -503,8 +503,12 @@ class Ledger:
             self._check_format(made)
             return made
         fresh: sqlite3.Connection = sqlite3.connect(self._path, **_HOW)
-        fresh.execute("PRAGMA journal_mode = WAL")
-        fresh.execute("PRAGMA synchronous = FULL")
+        try:
+            fresh.execute("PRAGMA journal_mode = WAL")
+            fresh.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            fresh.close()
+            raise
         return fresh
 
     @contextlib.contextmanager
@@ -533,9 +537,9 @@ def _read_only_connection(path: Path) -> sqlite3.Connection:
         )
         try:
             made.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:
+        except BaseException as error:
             made.close()
-            if "immutable" in query:
+            if not isinstance(error, sqlite3.OperationalError) or "imm" in query:
                 raise
         else:
             return made
