@@ -497,10 +497,14 @@ class Ledger:
             if not self._path.exists():
                 return None
             made = _read_only_connection(self._path)
-            if made.execute("PRAGMA user_version").fetchone()[0] == 0:
-                made.close()  # it is being made just now
-                return None
-            self._check_format(made)
+            try:
+                if made.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    made.close()  # it is being made just now
+                    return None
+                self._check_format(made)
+            except BaseException:
+                made.close()
+                raise
             return made
         fresh: sqlite3.Connection = sqlite3.connect(self._path, **_HOW)
         try:
