@@ -497,14 +497,22 @@ class Ledger:
             if not self._path.exists():
                 return None
             made = _read_only_connection(self._path)
-            if made.execute("PRAGMA user_version").fetchone()[0] == 0:
-                made.close()  # it is being made just now
-                return None
-            self._check_format(made)
+            try:
+                if made.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    made.close()  # it is being made just now
+                    return None
+                self._check_format(made)
+            except BaseException:
+                made.close()
+                raise
             return made
         fresh: sqlite3.Connection = sqlite3.connect(self._path, **_HOW)
-        fresh.execute("PRAGMA journal_mode = WAL")
-        fresh.execute("PRAGMA synchronous = FULL")
+        try:
+            fresh.execute("PRAGMA journal_mode = WAL")
+            fresh.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            fresh.close()
+            raise
         return fresh
 
     @contextlib.contextmanager
@@ -533,9 +541,9 @@ def _read_only_connection(path: Path) -> sqlite3.Connection:
         )
         try:
             made.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:
+        except BaseException as error:
             made.close()
-            if "immutable" in query:
+            if not isinstance(error, sqlite3.OperationalError) or "imm" in query:
                 raise
         else:
             return made
