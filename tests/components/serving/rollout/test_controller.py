@@ -338,6 +338,12 @@ def test_a_promotion_by_hand_needs_a_first_step(world: World) -> None:
     ):
         verbs.promote(world.ledger, "Good enough.")
     world.live(4)
+    with pytest.raises(
+        ServingError,
+        match=r"^Version 2 cannot be promoted: the model server has not loaded it \(it "
+        r"has 1\)\. Wait until it has, or abort the rollout\.$",
+    ):
+        verbs.promote(world.ledger, "Good enough.", loaded={1})
     assert verbs.promote(world.ledger, "Good enough.").phase is Phase.PROMOTED
     assert world.routing.stable == 2
 
