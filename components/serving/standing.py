@@ -195,7 +195,11 @@ def after(before: Standing, event: Event) -> Standing:
     elif kind == "deleted":
         changes |= {"deleted": str(data["reason"]), "pins": {}}
     elif kind in ("rolls back", "rolled back", "failed"):
-        changes = {"rolled_back": str(data.get("reason", "")) or kind}
+        # A server that answered nobody says nothing of the model.
+        is_fault = data.get("is_fault", True)
+        changes = (
+            {"rolled_back": str(data.get("reason", "")) or kind} if is_fault else {}
+        )
     elif kind == "promoted":
         changes = {"rolled_back": None}
     return dataclasses.replace(before, **changes)

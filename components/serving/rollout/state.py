@@ -335,7 +335,12 @@ def rolls_back(
         waiting_seconds=0.0,
     )
     event = transaction.event(
-        "rolls back", state.candidate, rollout=state.id, to=to, reason=reason
+        "rolls back",
+        state.candidate,
+        rollout=state.id,
+        to=to,
+        reason=reason,
+        is_fault=blames or not fails,
     )
     previous = routing.previous if routing.previous != to else None
     return _record(transaction, state, event, Routing(stable=to, previous=previous))
@@ -356,6 +361,7 @@ def rolled_back(transaction: Transaction, state: State, remark: str = "") -> Sta
         rollout=state.id,
         reason=state.reason,
         blames=state.blames,
+        is_fault=state.blames or state.ends is not Phase.FAILED,
         remark=remark,
     )
     state = dataclasses.replace(state, phase=state.ends, waiting_seconds=0.0)

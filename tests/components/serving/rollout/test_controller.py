@@ -16,6 +16,7 @@ from penstock.components.serving.rollout.plan import Guard, Rollout, Step
 from penstock.components.serving.rollout.state import Phase, state_of
 from penstock.components.serving.routing import Routing, route
 from penstock.components.serving.shelf import quarantine
+from penstock.components.serving.standing import standing_of
 from penstock.components.serving.traffic import BREAKER, Report, Tally
 from penstock.components.serving.version_dir import push
 from penstock.schemas.errors import ServingError
@@ -501,6 +502,7 @@ def test_a_candidate_is_not_blamed_for_a_server_that_does_not_answer(
     state = world.live(100)
     assert state.phase is Phase.FAILED and not state.blames
     assert world.set_aside == []
+    assert standing_of(world.ledger, 2).fault == ""
     world.server.down = False
     world.start(2)
     assert world.live(100).phase is Phase.PROMOTED
