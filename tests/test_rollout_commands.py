@@ -101,6 +101,57 @@ def _refuses(text: str) -> None:
     raise Refused(text)
 
 
+def test_what_is_done_is_told_as_it_is(
+    world: World, penstock: Call, plan: str, tmp_path: Path
+) -> None:
+    where = world.directory
+    labels = ("--layout=labels", "--no-wait")
+    penstock("rollout", "start", where, "2", SERVER, plan, *labels)
+    aborted = penstock("rollout", "abort", where, "--reason=No.")
+    lines = aborted.out.splitlines()
+    assert lines[0] == "Version 2 is taken back. Version 1 answers everybody."
+    assert lines[1].startswith(
+        "Who comes through no router is answered as before: The model server at "
+        "'127.0.0.1:1' cannot be reached"
+    )
+    assert lines[-1] == (
+        "Nobody controls the rollout: version 2 stays loaded until: penstock rollout "
+        f"resume {where}"
+    )
+    world.controller = world.new_controller()
+    world.live(5)
+    traffic = where / ".penstock" / "traffic.sqlite"
+    penstock("rollout", "start", where, "2", SERVER, plan, "--no-wait")
+    world.live(5)
+    world.crowd.close()
+    world.controller.close()
+    for each in traffic.parent.glob("traffic.sqlite*"):
+        each.unlink()
+    traffic.write_text("This is no database, whatever its name says.")
+    status = penstock("rollout", "status", where)
+    assert status.code == 4
+    assert "What routers saw cannot be kept" in status.out
+    back = penstock("rollback", where, "--reason=It burns.", "--json")
+    assert back.code == 0, "it is done, whatever is known of the routers"
+    assert (back.json["stable"], back.json["not_told"]) == (1, "")
+    assert back.json["late"].startswith(
+        "Whether routers follow is not known: What routers saw cannot be kept"
+    )
+    traffic.unlink()
+
+
+def test_without_a_stable_version_none_is_said_to_answer(
+    tmp_path: Path, penstock: Call, plan: str
+) -> None:
+    made = World(tmp_path)
+    where = made.directory
+    penstock("rollout", "start", where, "2", SERVER, plan, "--no-wait")
+    aborted = penstock("rollout", "abort", where, "--reason=No.")
+    said = "Version 2 is taken back. No version is stable."
+    assert aborted.out.splitlines()[0] == said
+    made.close()
+
+
 def test_bad_input_gets_a_sentence(
     world: World, penstock: Call, plan: str, tmp_path: Path
 ) -> None:

@@ -409,6 +409,23 @@ class Ledger:
             ).fetchone()
         return None if holder is None else silent_seconds(holder, renewed)
 
+    def unattended(self) -> float | None:
+        """Return for how many seconds nobody has controlled this, as far as is known.
+
+        None if nobody ever has; infinity if the machine was started anew since.
+        """
+        with self._explained():
+            connection = self._connection()
+            if connection is None:
+                return None
+            epoch, holder, renewed = connection.execute(
+                "SELECT epoch, holder, renewed FROM lease"
+            ).fetchone()
+        if holder is not None:
+            return silent_seconds(holder, renewed)
+        silent = time.monotonic() - renewed
+        return None if epoch == 0 else silent if silent >= 0 else float("inf")
+
     def controller(self) -> str | None:
         """Return who has the lease and is alive, for people to read; or None."""
         with self._explained():
@@ -480,14 +497,22 @@ class Ledger:
             if not self._path.exists():
                 return None
             made = _read_only_connection(self._path)
-            if made.execute("PRAGMA user_version").fetchone()[0] == 0:
-                made.close()  # it is being made just now
-                return None
-            self._check_format(made)
+            try:
+                if made.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    made.close()  # it is being made just now
+                    return None
+                self._check_format(made)
+            except BaseException:
+                made.close()
+                raise
             return made
         fresh: sqlite3.Connection = sqlite3.connect(self._path, **_HOW)
-        fresh.execute("PRAGMA journal_mode = WAL")
-        fresh.execute("PRAGMA synchronous = FULL")
+        try:
+            fresh.execute("PRAGMA journal_mode = WAL")
+            fresh.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            fresh.close()
+            raise
         return fresh
 
     @contextlib.contextmanager
@@ -516,9 +541,9 @@ def _read_only_connection(path: Path) -> sqlite3.Connection:
         )
         try:
             made.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:
+        except BaseException as error:
             made.close()
-            if "immutable" in query:
+            if not isinstance(error, sqlite3.OperationalError) or "imm" in query:
                 raise
         else:
             return made

@@ -27,6 +27,9 @@ from penstock.schemas.errors import ServingError
 Arm = Literal["stable", "candidate"]
 Mark = Literal["seen", "failing", "slow"]
 
+BREAKER = "breaker: "
+"""What the alarm of a router begins with that saw the candidate fail throughout."""
+
 MAX_UNITS = 50_000
 """How many units are kept of a step; those that come later count for no guard."""
 
@@ -419,6 +422,7 @@ class Traffic:
         except sqlite3.Error as error:
             raise ServingError(
                 f"What routers saw cannot be kept in '{self._path}': {error}. Rollouts "
-                "hold meanwhile. Free space or give user id "
-                f"{os.geteuid()} the right to write there."
+                "hold meanwhile. Free space, give user id "
+                f"{os.geteuid()} the right to write there, or remove the file if it is "
+                "damaged: what was seen is then counted anew."
             ) from error

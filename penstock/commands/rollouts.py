@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from penstock.components.serving.ledger import Ledger
     from penstock.components.serving.rollout.controller import Controller
     from penstock.components.serving.rollout.state import State
+    from penstock.components.serving.routing import Routing
     from penstock.components.serving.story import Chapter
 
 _QUIET = ("slow", "took over", "watches")
@@ -249,15 +250,19 @@ def abort(serving_dir: DirArgument, reason: ReasonOption) -> None:
     """Send everybody to the stable version, and end the rollout."""
     from penstock.components.serving.ledger import Ledger
     from penstock.components.serving.rollout import verbs
+    from penstock.components.serving.routing import routing_of
 
     with Ledger(serving_dir) as ledger:
         state = verbs.abort(ledger, reason)
-        _finish(ledger, serving_dir)
-    new_console().print(
-        f"The rollout of version {state.candidate} is over. "
-        f"Version {state.stable} answers everybody.",
-        markup=False,
+        routing = routing_of(ledger)
+        remarks = [_tell(ledger, routing), _finish(ledger, serving_dir)]
+        remarks.append(_unfinished(ledger))
+    everybody = (
+        "No version is stable."
+        if routing.stable is None
+        else f"Version {routing.stable} answers everybody."
     )
+    _print_lines(f"Version {state.candidate} is taken back. {everybody}", *remarks)
 
 
 @app.command()
@@ -272,6 +277,7 @@ def promote(
     from penstock.components.serving.ledger import Ledger
     from penstock.components.serving.rollout import verbs
     from penstock.components.serving.rollout.state import state_of
+    from penstock.components.serving.routing import routing_of
 
     with Ledger(serving_dir) as ledger:
         now = state_of(ledger)
@@ -282,10 +288,11 @@ def promote(
                 abort=True,
             )
         state = verbs.promote(ledger, reason)
-    new_console().print(
+        told = _tell(ledger, routing_of(ledger))
+    _print_lines(
         f"Version {state.candidate} is stable. Back again with: penstock rollback "
         f"{serving_dir} --reason TEXT",
-        markup=False,
+        told,
     )
 
 
@@ -298,14 +305,25 @@ def rollback(
 
     with Ledger(serving_dir) as ledger:
         routing = verbs.roll_back(ledger, reason, loaded=_loaded(ledger))
+        told = _tell(ledger, routing)
         late = _finish(ledger, serving_dir)
+        unfinished = _unfinished(ledger)
     if as_json:
-        print_json({"stable": routing.stable, "seq": routing.seq, "late": late})
+        print_json(
+            {
+                "stable": routing.stable,
+                "seq": routing.seq,
+                "late": late,
+                "not_told": told,
+            }
+        )
         return
-    console = new_console()
-    console.print(f"Version {routing.stable} answers everybody.", markup=False)
-    if late:
-        console.print(late, markup=False)
+    everybody = (
+        "No version is stable."
+        if routing.stable is None
+        else f"Version {routing.stable} answers everybody."
+    )
+    _print_lines(everybody, told, late, unfinished)
 
 
 # --- controlling
@@ -338,11 +356,15 @@ def _control(serving_dir: Path, state: State, *, as_json: bool) -> None:
     if as_json:
         _print_state(serving_dir, as_json=True)
     if not state.phase.is_over:
+        then = (
+            f"it stays at {100 * state.weight:g} %, and routers send everybody to "
+            f"version {state.stable} after {state.plan.dead_man_seconds:g} seconds."
+            if state.weight
+            else f"it stays {state.phase.value}, and nobody is answered by it."
+        )
         console.print(
-            f"Nobody controls the rollout of version {state.candidate} any more: it "
-            f"stays at {100 * state.weight:g} %, and routers send everybody to version "
-            f"{state.stable} after {state.plan.dead_man_seconds:g} seconds. Go on "
-            f"with: penstock rollout resume {serving_dir}",
+            f"Nobody controls the rollout of version {state.candidate} any more: "
+            f"{then} Go on with: penstock rollout resume {serving_dir}",
             markup=False,
         )
         raise KeyboardInterrupt
@@ -412,7 +434,7 @@ def _loaded(ledger: Ledger) -> frozenset[int] | None:
     from penstock.components.serving.rollout.state import state_of
     from penstock.schemas.errors import ServingError
 
-    state = state_of(ledger)
+    state = state_of(ledger, any_plan=True)
     if state is None or not state.phase.is_over:
         return None  # stable is loaded as long as a rollout runs
     from penstock.components.serving.rollout.servers import server_of
@@ -427,22 +449,66 @@ def _loaded(ledger: Ledger) -> frozenset[int] | None:
     )
 
 
+def _tell(ledger: Ledger, routing: Routing) -> str:
+    """Tell the model server where those go that come through no router.
+
+    Returns:
+        Why it does not know, as sentences; empty if it does, or need not.
+    """
+    from penstock.components.serving.rollout.servers import server_of
+    from penstock.schemas.errors import ServingError
+
+    canary = routing.candidate if routing.weight > 0 else None
+    try:
+        server = server_of(ledger)
+        if server.layout == "labels" or server.bare_name:
+            with server.target(ledger.directory) as target:
+                target.announce(routing.stable, canary)
+    except ServingError as error:
+        return f"Who comes through no router is answered as before: {error}"
+    return ""
+
+
+def _unfinished(ledger: Ledger) -> str:
+    """Return how to finish what rolls back and nobody controls; empty if nothing."""
+    from penstock.components.serving.rollout.state import Phase, state_of
+
+    state = state_of(ledger, any_plan=True)
+    if state is None or state.phase is not Phase.ROLLING_BACK or ledger.controller():
+        return ""
+    return (
+        f"Nobody controls the rollout: version {state.candidate} stays loaded until: "
+        f"penstock rollout resume {ledger.directory}"
+    )
+
+
+def _print_lines(*lines: str) -> None:
+    console = new_console()
+    for line in lines:
+        if line:
+            console.print(line, markup=False, soft_wrap=True)
+
+
 def _finish(ledger: Ledger, serving_dir: Path, seconds: float = 5.0) -> str:
     """Wait until every router follows; return which ones do not, as a sentence."""
     from penstock.components.serving.routing import routing_of
     from penstock.components.serving.traffic import Traffic
+    from penstock.schemas.errors import ServingError
 
     seq, late = routing_of(ledger).seq, ["?"]
     deadline = time.monotonic() + seconds
-    with Traffic(serving_dir) as traffic:
-        while late and time.monotonic() < deadline:
-            late = [
-                each.router
-                for each in traffic.routers()
-                if each.seconds_ago <= 10 and each.acknowledged < seq
-            ]
-            if late:
-                time.sleep(0.02)
+    try:
+        with Traffic(serving_dir) as traffic:
+            while late and time.monotonic() < deadline:
+                late = [
+                    each.router
+                    for each in traffic.routers()
+                    if each.seconds_ago <= 10 and each.acknowledged < seq
+                ]
+                if late:
+                    time.sleep(0.02)
+    except ServingError as error:  # it is done all the same
+        return f"Whether routers follow is not known: {error}"
     return f"These routers did not say that they follow: {', '.join(late)}." * bool(
         late
     )
@@ -455,14 +521,18 @@ def _print_state(serving_dir: Path, *, as_json: bool) -> None:
     from penstock.components.serving.rollout.state import Phase, state_of
     from penstock.components.serving.routing import routing_of
     from penstock.components.serving.story import told
+    from penstock.schemas.errors import ServingError
 
     with Ledger(serving_dir, read_only=True) as ledger:
         state, routing = state_of(ledger), routing_of(ledger)
         controller = ledger.controller()
         events = ledger.events(rollout=state.id) if state else ()
-    decision = None
+    decision, unknown = None, ""
     if state is not None and state.phase is Phase.STEP:
-        decision = decide(state.plan, observed(serving_dir, state), state.seconds)
+        try:
+            decision = decide(state.plan, observed(serving_dir, state), state.seconds)
+        except ServingError as error:
+            unknown = str(error)
     if as_json:
         print_json(
             {
@@ -493,7 +563,7 @@ def _print_state(serving_dir: Path, *, as_json: bool) -> None:
             else f"Nobody controls it: penstock rollout resume {serving_dir}",
             markup=False,
         )
-    for text in (state.held and f"Held: {state.held}", state.holding):
+    for text in (state.held and f"Held: {state.held}", state.holding, unknown):
         if text:
             console.print(text, markup=False)
     if decision is not None:

@@ -36,7 +36,9 @@ from penstock.components.serving.rollout.plan import Rollout
 from penstock.components.serving.rollout.state import Phase, State, state_of
 from penstock.components.serving.router.sketch import merged, quantile
 from penstock.components.serving.routing import routing_of
+from penstock.components.serving.shelf import usable
 from penstock.components.serving.traffic import (
+    BREAKER,
     Arm,
     Heard,
     Mark,
@@ -49,8 +51,8 @@ from penstock.schemas.errors import ServingError
 MIN_LATENCIES = 1_000
 """Answers of stable that a quantile of its latency is taken from at least."""
 
-BREAKER = "breaker: "
-"""What the alarm of a router begins with that saw the candidate fail throughout."""
+MIN_COPIES = 6
+"""Copies of requests that a candidate in shadow must have failed, one and all."""
 
 
 class Target(Protocol):
@@ -195,6 +197,8 @@ class Controller:
             return self._rolls_back(state, elapsed)
         if not state.phase.is_over:
             return self._watches(state, elapsed)
+        with contextlib.suppress(ServingError):
+            self._announces()  # somebody promoted it
         return state
 
     def _elapsed(self) -> float:
@@ -226,6 +230,10 @@ class Controller:
         try:
             asks = self._asked != state.id
             if asks:
+                if state.stable is not None:
+                    # A label that lags would keep its version from being unloaded.
+                    with contextlib.suppress(ServingError):
+                        self._announces()
                 self._target.load(self._wanted(state))
                 self._asked = state.id
             found = self._target.states().get(state.candidate)
@@ -236,6 +244,8 @@ class Controller:
         except ServingError as error:
             trouble = str(error)
         if found is not None and found.state is LoadState.AVAILABLE:
+            if state.held:
+                return self._notes(state, "", "")
             with self._moving(state) as transaction:
                 state = moves.loaded(transaction, state)
             with contextlib.suppress(ServingError):
@@ -247,7 +257,10 @@ class Controller:
         elif waited >= self._load_seconds:
             reason = f"It was not loaded in {self._load_seconds:g} seconds. {trouble}"
         if reason:
-            return self._turns_back(state, reason.strip(), blames=True)
+            # A server that does not answer says nothing of the candidate.
+            return self._turns_back(
+                state, reason.strip(), blames=not trouble, fails=True
+            )
         return self._notes(
             dataclasses.replace(
                 state, waiting_seconds=waited, seconds=state.seconds + elapsed
@@ -262,7 +275,7 @@ class Controller:
         wanted = {routing.stable}
         if state.phase is not Phase.ROLLING_BACK:
             wanted.add(state.candidate)
-        if self._is_kept(state):
+        if self._is_kept(state) and self._is_there(routing.previous):
             wanted.add(routing.previous)
         return tuple(sorted(each for each in wanted if each is not None))
 
@@ -276,6 +289,16 @@ class Controller:
         )
         plan = Rollout.from_json(json.dumps(started.data["plan"]))
         return time.time() - promotions[-1].at < plan.keep_stable_seconds
+
+    def _is_there(self, version: int | None) -> bool:
+        """Return whether a version may be served, going by the ledger and the disk."""
+        if version is None:
+            return False
+        try:
+            usable(self.ledger, version, reads_bytes=False)
+        except ServingError:
+            return False
+        return True
 
     # --- watching
 
@@ -297,7 +320,10 @@ class Controller:
         except ServingError as error:
             trouble, kind = trouble or str(error), "traffic"
         for each in routers:
-            if each.alarm.startswith(BREAKER):
+            # A router that died in the rollout before is still heard of for a while.
+            if each.alarm.startswith(BREAKER) and each.acknowledged >= self._began(
+                state
+            ):
                 said = each.alarm.removeprefix(BREAKER)
                 return self._turns_back(state, said, blames=True)
         seq = routing_of(self.ledger).seq
@@ -316,7 +342,8 @@ class Controller:
         ]
         decision = self.decision = decide(state.plan, found, state.seconds)
         if decision.action == "roll back":
-            return self._turns_back(state, " ".join(decision.reasons), blames=True)
+            blames = any(each.state == "failed" for each in decision.guards)
+            return self._turns_back(state, " ".join(decision.reasons), blames=blames)
         if trouble:
             return self._notes(state, trouble, kind)
         if decision.action == "promote" and not state.held:
@@ -366,6 +393,11 @@ class Controller:
             return str(error)
         return ""
 
+    def _began(self, state: State) -> int:
+        """Return the number of the event with which the rollout started."""
+        (started,) = self.ledger.events(rollout=state.id, kinds=("rollout started",))
+        return started.seq
+
     def _live(self, state: State) -> tuple[Heard, ...]:
         """Return the routers that were heard of lately."""
         stale = state.plan.stale_after_seconds
@@ -376,6 +408,11 @@ class Controller:
     def _shadows(
         self, state: State, steps: Mapping[int, StepTraffic], trouble: str, kind: str
     ) -> State:
+        plan = state.plan
+        if state.seconds >= plan.deadline_seconds and plan.on_deadline == "rollback":
+            return self._turns_back(
+                state, "The deadline passed before the first step.", blames=False
+            )
         if trouble:
             return self._notes(state, trouble, kind)
         if state.held or state.step_seconds < state.plan.shadow_seconds:
@@ -385,6 +422,13 @@ class Controller:
         if not tally.requests:
             return self._notes(
                 state, "No copy of a request has reached it.", "no traffic"
+            )
+        if tally.failures == tally.requests < MIN_COPIES:
+            return self._notes(
+                state,
+                f"It failed {tally.requests} of {tally.requests} copies of requests; "
+                f"after {MIN_COPIES} it is taken for dead.",
+                "no traffic",
             )
         if tally.failures == tally.requests:
             return self._turns_back(
@@ -423,13 +467,15 @@ class Controller:
 
     # --- rolling back
 
-    def _turns_back(self, state: State, reason: str, *, blames: bool) -> State:
+    def _turns_back(
+        self, state: State, reason: str, *, blames: bool, fails: bool = False
+    ) -> State:
         """Go back to stable, or else to the version before, whichever answers."""
         routing = routing_of(self.ledger)
         to, back = routing.stable, self._answers()
         # A candidate that had no unit leaves stable as it is, loaded or not.
         if state.phase is Phase.STEP and back is not None and to not in back:
-            if routing.previous in back:
+            if routing.previous in back and self._is_there(routing.previous):
                 to = routing.previous
             elif state.candidate in back:
                 return self._notes(
@@ -439,7 +485,9 @@ class Controller:
                     "nothing to go back to",
                 )
         with self._moving(state) as transaction:
-            return moves.rolls_back(transaction, state, reason, blames=blames, to=to)
+            return moves.rolls_back(
+                transaction, state, reason, blames=blames, fails=fails, to=to
+            )
 
     def _answers(self) -> frozenset[int | None] | None:
         """Return the versions that are loaded; None if the server does not say."""

@@ -111,8 +111,13 @@ class State:
         }
 
 
-def state_of(ledger: Ledger | Transaction) -> State | None:
+def state_of(ledger: Ledger | Transaction, *, any_plan: bool = False) -> State | None:
     """Return what the last rollout has come to; None before the first.
+
+    Args:
+        ledger: Of the serving directory.
+        any_plan: Whether a plan that was changed since will do: who takes a candidate
+            back, or starts another rollout, draws no conclusion from it.
 
     Raises:
         ServingError: If it is not what this penstock writes, or its plan is not the
@@ -135,7 +140,8 @@ def state_of(ledger: Ledger | Transaction) -> State | None:
             f"The ledger's rollout is not what this penstock writes ({error}). "
             "Install the penstock that wrote it, or a newer one."
         ) from error
-    if state.plan.digest != state.plan_digest:
+    is_tested = not state.phase.is_over and state.phase is not Phase.ROLLING_BACK
+    if is_tested and not any_plan and state.plan.digest != state.plan_digest:
         raise ServingError(
             f"The plan of rollout '{state.id}' has the digest '{state.plan.digest}' "
             f"where it started with '{state.plan_digest}': it was changed since, so "
@@ -168,8 +174,14 @@ def begin(
     Raises:
         ServingError: If another one is not over, or the version is stable.
     """
-    last = state_of(transaction)
+    last = state_of(transaction, any_plan=True)
     routing = routing_of(transaction)
+    if last is not None and last.phase is Phase.ROLLING_BACK:
+        raise ServingError(
+            f"Version {candidate} cannot be rolled out while rollout '{last.id}' of "
+            f"version {last.candidate} is rolling back. Wait for its controller, or "
+            "if none runs: penstock rollout resume DIR."
+        )
     if last is not None and not last.phase.is_over:
         raise ServingError(
             f"Version {candidate} cannot be rolled out while version "
@@ -296,17 +308,17 @@ def rolls_back(
     reason: str,
     *,
     blames: bool,
+    fails: bool = False,
     to: int | None = None,
 ) -> State:
     """No unit is the candidate's any more, from the end of the transaction on.
-
-    A candidate that could not be loaded, and so never had a unit, fails.
 
     Args:
         transaction: What it is part of.
         state: The state before.
         reason: Why.
         blames: Whether the evidence, and no person, turned the candidate down.
+        fails: Whether it could not be loaded, and so never had a unit.
         to: The version to go back to; stable unless given.
     """
     _expect(state, Phase.LOADING, Phase.SHADOW, Phase.STEP)
@@ -317,11 +329,7 @@ def rolls_back(
         phase=Phase.ROLLING_BACK,
         reason=reason,
         blames=blames,
-        ends=(
-            Phase.FAILED
-            if blames and state.phase is Phase.LOADING
-            else Phase.ROLLED_BACK
-        ),
+        ends=Phase.FAILED if fails else Phase.ROLLED_BACK,
         holding="",
         holding_kind="",
         waiting_seconds=0.0,
@@ -360,7 +368,8 @@ def went_back(transaction: Transaction, reason: str) -> Routing:
     Raises:
         ServingError: If a rollout is not over, or there is no version before.
     """
-    last, routing = state_of(transaction), routing_of(transaction)
+    last = state_of(transaction, any_plan=True)
+    routing = routing_of(transaction)
     if last is not None and not last.phase.is_over:
         raise Conflict(f"Rollout '{last.id}' is not over. Abort it.")
     if routing.previous is None or routing.stable is None:

@@ -16,6 +16,7 @@ from penstock.components.serving.rollout.plan import Rollout
 from penstock.components.serving.rollout.state import Phase, State, state_of
 from penstock.components.serving.routing import Routing, routing_of
 from penstock.components.serving.shelf import usable
+from penstock.components.serving.standing import standing_of
 from penstock.schemas.errors import ServingError
 
 SERVER = "server"
@@ -46,23 +47,33 @@ def start(
         ServingError: If the version is absent, damaged, set aside, unblessed or
             stable, or another rollout is not over.
     """
-    blessing = check_candidate(ledger, version, unblessed=unblessed)
+    check_candidate(ledger, version, unblessed=unblessed)
     with ledger.writing() as transaction:
-        # It may have been set aside or deleted while its bytes were read.
-        usable(ledger, version, reads_bytes=False)
+        # What was done to it while its bytes were read counts as well.
+        blessing = check_candidate(
+            ledger, version, unblessed=unblessed, reads_bytes=False
+        )
         transaction.hold(SERVER, dict(server))
         return moves.begin(
             transaction, plan, version, blessing=blessing, unblessed=unblessed
         )
 
 
-def check_candidate(ledger: Ledger, version: int, *, unblessed: str = "") -> str:
+def check_candidate(
+    ledger: Ledger, version: int, *, unblessed: str = "", reads_bytes: bool = True
+) -> str:
     """Check that a version may be rolled out; return its blessing, if it has one.
+
+    Args:
+        ledger: Of the serving directory.
+        version: The version.
+        unblessed: Why a version without a blessing is rolled out all the same.
+        reads_bytes: Whether all its bytes are compared with its manifest.
 
     Raises:
         ServingError: If it may not.
     """
-    entry = usable(ledger, version)
+    entry = usable(ledger, version, reads_bytes=reads_bytes)
     where = f"Version {version} of '{ledger.directory}'"
     for event in reversed(ledger.events(version)):
         if event.kind == "released":
@@ -112,7 +123,7 @@ def abort(ledger: Ledger, reason: str) -> State:
         ServingError: If there is none, or it is over.
     """
     with ledger.writing() as transaction:
-        state = _running(transaction, "aborted")
+        state = _running(transaction, "aborted", any_plan=True)
         if state.phase is Phase.ROLLING_BACK:
             return state
         return moves.rolls_back(transaction, state, reason, blames=False)
@@ -153,10 +164,11 @@ def roll_back(
         Where requests go from now on.
 
     Raises:
-        ServingError: If there is no version to go back to, or it is not loaded.
+        ServingError: If there is no version to go back to, it is not loaded, or it was
+            set aside since.
     """
     with ledger.writing() as transaction:
-        state = state_of(transaction)
+        state = state_of(transaction, any_plan=True)
         if state is not None and not state.phase.is_over:
             if state.phase is not Phase.ROLLING_BACK:
                 moves.rolls_back(transaction, state, reason, blames=False)
@@ -169,11 +181,31 @@ def roll_back(
                 "and a rollback waits for no load. Roll it out: penstock rollout "
                 f"start {ledger.directory} {previous}."
             )
+        if previous is not None:
+            check_not_set_aside(ledger, previous)
         return moves.went_back(transaction, reason)
 
 
-def _running(transaction: Transaction, what: str) -> State:
-    state = state_of(transaction)
+def check_not_set_aside(ledger: Ledger, version: int) -> None:
+    """Check that nobody quarantined or deleted a version that requests may go back to.
+
+    Its files are not looked at: what is loaded answers without them.
+
+    Raises:
+        ServingError: If somebody did.
+    """
+    standing = standing_of(ledger, version)
+    why = standing.quarantined or standing.deleted
+    if why is not None:
+        what = "deleted" if standing.quarantined is None else "quarantined"
+        raise ServingError(
+            f"Version {version} was stable before, but was {what} since: "
+            f"{why.rstrip('.')}. Push a version that works, and roll it out."
+        )
+
+
+def _running(transaction: Transaction, what: str, *, any_plan: bool = False) -> State:
+    state = state_of(transaction, any_plan=any_plan)
     if state is None or state.phase.is_over:
         last = (
             f" The last one, of version {state.candidate}, is {state.phase.value}."

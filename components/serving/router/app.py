@@ -345,8 +345,8 @@ class App:
         if routing.stable is None:
             raise Rejected(
                 503,
-                f"No version of '{self._router.model}' is routed. Promote one with "
-                "'penstock rollout promote'.",
+                f"No version of '{self._router.model}' is routed. Roll one out "
+                "with 'penstock rollout start'.",
             )
         said = {"stable": routing.stable, "alarm": self._router.alarm}
         return _json(said, 200)

@@ -541,7 +541,7 @@ class Router:
         if routing.stable is None:
             raise NoStable(
                 f"No version of '{self.model}' is routed, so nobody can be answered. "
-                "Promote one with 'penstock rollout promote'."
+                "Roll one out with 'penstock rollout start'."
             )
         return routing.stable
 

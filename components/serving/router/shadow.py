@@ -6,6 +6,7 @@ and those that do not fit in it are dropped and counted.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -193,17 +194,13 @@ class Shadow:
             return
         began = time.monotonic()
         response: bytes | None = None
-        blamed = False
-        try:
+        with contextlib.suppress(LaneError):
             response = self._lanes.call(
                 copy.method, copy.request, copy.candidate, self._deadline_seconds
             )
-        except LaneError as error:
-            # What stable failed as well may be the caller's fault; what it answered
-            # is not, whatever the candidate calls it.
-            blamed = copy.response is None and error.origin == "client"
         seconds = time.monotonic() - began
-        if not blamed:
+        # What stable failed as well says nothing of the candidate.
+        if copy.response is not None or response is not None:
             self._ended(copy.rollout, response is not None, seconds)
         if copy.response is None or response is None:
             failed = "both_failed"

@@ -17,15 +17,13 @@ from pathlib import Path
 from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.router.assignment import end_of
 from penstock.components.serving.routing import Routing, routing_of
+from penstock.components.serving.traffic import BREAKER
 from penstock.schemas.errors import ServingError
 
 MAX_FAILURES = 6
 """After failures of so many units in a row the candidate is taken for dead."""
 
-BREAKER = "breaker: "
-"""What an alarm begins with that calls for a rollback."""
-
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.01
 
 _LOOK_AGAIN_SECONDS = 1.0
 
@@ -152,10 +150,14 @@ class Watch:
 
     def _read(self) -> None:
         routing = routing_of(self._ledger)
-        silence = self._ledger.silence()
-        if silence is not None:
-            self._heard = time.monotonic() - silence
-        # Without a holder the time goes on from when there was one, or from our start.
+        if self._routing.seq and not routing.seq:
+            raise ServingError(
+                f"The ledger '{self._file}' is gone, or says no more where requests "
+                "go. Put a copy of it back."
+            )
+        silent = self._ledger.unattended()
+        if silent is not None:
+            self._heard = time.monotonic() - silent
         self._routing = routing
         self._renew()
 

@@ -4,19 +4,19 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from penstock.components.serving.control import LoadState
-from penstock.components.serving.ledger import Conflict
+from penstock.components.serving.control import Loaded, LoadState
+from penstock.components.serving.ledger import Conflict, Ledger
 from penstock.components.serving.rollout import state as moves
 from penstock.components.serving.rollout import verbs
-from penstock.components.serving.rollout.controller import BREAKER
 from penstock.components.serving.rollout.plan import Guard, Rollout, Step
 from penstock.components.serving.rollout.state import Phase, state_of
 from penstock.components.serving.routing import Routing, route
 from penstock.components.serving.shelf import quarantine
-from penstock.components.serving.traffic import Report, Tally
+from penstock.components.serving.traffic import BREAKER, Report, Tally
 from penstock.components.serving.version_dir import push
 from penstock.schemas.errors import ServingError
 from tests.components.serving.rollout.worlds import PLAN, Crowd, World
@@ -234,10 +234,10 @@ def test_a_shadow_that_fails_never_gets_a_request(world: World) -> None:
     assert state.phase is Phase.SHADOW
     assert world.routing.shadow and world.routing.weight == 0
     assert world.live(20).holding_kind == "no traffic"
-    _shadowed(world, requests=5, failures=5)
+    _shadowed(world, requests=6, failures=6)
     state = world.live(10)
     assert state.phase is Phase.ROLLED_BACK
-    assert state.reason == "It failed all of 5 copies of requests."
+    assert state.reason == "It failed all of 6 copies of requests."
     assert "step" not in world.kinds
 
 
@@ -484,6 +484,191 @@ def test_a_server_that_is_started_anew_is_told_what_to_load(world: World) -> Non
     assert world.server.asked[-1] == (1, 2)
     world.live(3)
     assert world.server.known[1].state is LoadState.AVAILABLE
+
+
+def test_a_candidate_is_not_blamed_for_a_server_that_does_not_answer(
+    world: World,
+) -> None:
+    world.stable(1)
+    world.start(2)
+    world.server.down = True
+    state = world.live(100)
+    assert state.phase is Phase.FAILED and not state.blames
+    assert world.set_aside == []
+    world.server.down = False
+    world.start(2)
+    assert world.live(100).phase is Phase.PROMOTED
+
+
+def test_a_rollout_that_is_held_while_it_loads_sends_nobody_there(
+    world: World,
+) -> None:
+    world.stable(1)
+    world.start(2)
+    verbs.hold(world.ledger, "A release is on.")
+    state = world.live(100)
+    assert state.phase is Phase.LOADING and world.routing.weight == 0
+    verbs.resume(world.ledger)
+    assert world.live(100).phase is Phase.PROMOTED
+
+
+def test_the_breaker_of_a_router_that_died_says_nothing_of_the_next_candidate(
+    world: World,
+) -> None:
+    world.stable(1)
+    world.start(2)
+    world.live(4)
+    world.crowd.alarm = BREAKER + "6 units in a row failed."
+    assert world.live(10).phase is Phase.ROLLED_BACK
+    dead = Report("dead", world.routing.seq - 1, alarm=world.crowd.alarm)
+    world.crowd._traffic.report(dead)
+    world.crowd.alarm = ""
+    world.start(3)
+    assert world.live(20).phase is Phase.STEP
+    world.crowd._traffic.leave("dead")
+    assert world.live(100).phase is Phase.PROMOTED
+
+
+def test_a_version_is_looked_at_again_in_the_transaction_that_takes_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = verbs.check_candidate
+
+    def overtaken(ledger: Ledger, version: int, **how: Any) -> str:
+        found = check(ledger, version, **how)
+        if how.get("reads_bytes", True):
+            quarantine(world.ledger, version, "It is cursed.")
+        return found
+
+    monkeypatch.setattr(verbs, "check_candidate", overtaken)
+    with pytest.raises(ServingError, match=r"is quarantined: It is cursed\. Take"):
+        world.start(1)
+    assert state_of(world.ledger) is None
+
+
+def test_nobody_is_sent_back_to_a_version_that_was_set_aside(world: World) -> None:
+    world.stable(1)
+    world.start(2)
+    assert world.live(100).phase is Phase.PROMOTED
+    quarantine(world.ledger, 1, "It is cursed.")
+    with pytest.raises(
+        ServingError,
+        match=r"^Version 1 was stable before, but was quarantined since: It is cursed\."
+        r" Push a version that works, and roll it out\.$",
+    ):
+        verbs.roll_back(world.ledger, "It burns.", loaded={1, 2})
+    assert world.routing.stable == 2
+    world.start(3)
+    world.live(4)
+    assert world.server.asked[-1] == (2, 3), "what is set aside cannot be loaded"
+    with world.ledger.writing() as transaction:
+        event = transaction.event("test")
+        route(transaction, dataclasses.replace(world.routing, previous=1), event)
+    world.server.known[1] = Loaded(LoadState.AVAILABLE)
+    world.server.broken.add(2)
+    world.server.loses(2)
+    world.crowd.error_rates["candidate"] = 1.0
+    assert world.live(20).holding_kind == "nothing to go back to"
+    assert world.routing.stable == 2
+
+
+def test_a_rollout_whose_plan_was_changed_can_be_taken_back(world: World) -> None:
+    def changed() -> None:
+        with world.ledger.writing() as transaction:
+            held = transaction.fact(moves.FACT)
+            held["plan"]["alpha"] = 0.5
+            transaction.hold(moves.FACT, held)
+
+    world.stable(1)
+    world.start(2)
+    world.live(4)
+    changed()
+    with pytest.raises(ServingError, match=r"Abort it, and start another one"):
+        verbs.promote(world.ledger, "Why not.")
+    verbs.abort(world.ledger, "Its plan was changed.")
+    assert world.routing.weight == 0
+    assert world.live(10).phase is Phase.ROLLED_BACK
+    world.start(2)
+    world.live(4)
+    changed()
+    assert verbs.roll_back(world.ledger, "It burns.").weight == 0
+    assert world.live(10).phase is Phase.ROLLED_BACK
+
+
+def test_what_rolls_back_without_a_controller_is_told_how_to_finish(
+    world: World,
+) -> None:
+    world.stable(1)
+    world.start(2)
+    verbs.abort(world.ledger, "No.")
+    with pytest.raises(
+        ServingError,
+        match=r"^Version 3 cannot be rolled out while rollout '\w+' of version 2 is "
+        r"rolling back\. Wait for its controller, or if none runs: penstock rollout "
+        r"resume DIR\.$",
+    ):
+        world.start(3)
+
+
+def test_a_promotion_by_hand_is_announced(world: World) -> None:
+    world.stable(1)
+    world.start(2)
+    world.live(4)
+    verbs.promote(world.ledger, "Good enough.")
+    world.controller.tick()
+    assert world.server.announced[-1] == (2, None)
+
+
+def test_what_was_not_announced_is_before_the_next_candidate_is_loaded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.stable(1)
+    world.start(2)
+    assert world.live(100).phase is Phase.PROMOTED
+    verbs.roll_back(world.ledger, "It burns.")
+    told: list[object] = []
+    load, announce = world.server.load, world.server.announce
+
+    def loads(versions: tuple[int, ...]) -> None:
+        told.append(versions)
+        load(versions)
+
+    def announces(stable: int | None, canary: int | None = None) -> None:
+        told.append((stable, canary))
+        announce(stable, canary)
+
+    monkeypatch.setattr(world.server, "load", loads)
+    monkeypatch.setattr(world.server, "announce", announces)
+    world.start(3)
+    world.live(2)
+    assert told[:2] == [(1, None), (1, 3)]
+
+
+def test_a_deadline_that_passes_without_evidence_blames_nobody(world: World) -> None:
+    world.stable(1)
+    plan = dataclasses.replace(PLAN, deadline="30s", on_deadline="rollback")
+    world.start(2, plan)
+    world.crowd.asks = 1
+    state = world.live(60)
+    assert (state.phase, state.blames) == (Phase.ROLLED_BACK, False)
+    assert state.reason.startswith("The deadline of 30s passed")
+    assert world.set_aside == []
+    world.start(3, dataclasses.replace(plan, shadow="5s"))
+    state = world.live(60)
+    assert (state.phase, state.blames) == (Phase.ROLLED_BACK, False)
+    assert state.reason == "The deadline passed before the first step."
+
+
+def test_a_few_copies_that_fail_are_no_verdict(world: World) -> None:
+    world.stable(1)
+    world.start(2, dataclasses.replace(PLAN, shadow="5s"))
+    world.live(4)
+    _shadowed(world, requests=5, failures=5)
+    state = world.live(20)
+    assert (state.phase, state.holding) == (
+        Phase.SHADOW,
+        "It failed 5 of 5 copies of requests; after 6 it is taken for dead.",
+    )
 
 
 def _shadowed(world: World, *, requests: int, failures: int) -> None:

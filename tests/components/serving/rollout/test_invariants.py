@@ -21,9 +21,10 @@ from hypothesis.stateful import (
 from benchmarks._histories import faults
 from penstock.components.serving.ledger import Conflict, Event, LeaseLost
 from penstock.components.serving.rollout import verbs
-from penstock.components.serving.rollout.controller import BREAKER, Controller
+from penstock.components.serving.rollout.controller import Controller
 from penstock.components.serving.rollout.plan import Rollout, Step
 from penstock.components.serving.rollout.state import Phase, state_of
+from penstock.components.serving.traffic import BREAKER
 from penstock.schemas.errors import ServingError
 from tests.components.serving.rollout.worlds import Crowd, World
 

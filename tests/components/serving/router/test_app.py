@@ -237,7 +237,7 @@ def test_without_a_stable_version_all_is_503(
     client = clients()
     for said in (client.post(PREDICT, json=ROWS), client.get("/healthz")):
         assert said.status_code == 503
-        assert error_of(said).endswith("Promote one with 'penstock rollout promote'.")
+        assert error_of(said).endswith("Roll one out with 'penstock rollout start'.")
 
 
 def test_a_body_that_is_too_large_is_not_read(

@@ -107,8 +107,8 @@ def test_without_a_stable_version_nobody_is_answered(
     with pytest.raises(NoStable) as raised:
         router.predict(X)
     assert str(raised.value) == (
-        "No version of 'ranker' is routed, so nobody can be answered. Promote one with "
-        "'penstock rollout promote'."
+        "No version of 'ranker' is routed, so nobody can be answered. Roll one out "
+        "with 'penstock rollout start'."
     )
     controls.set(stable=7)
     until(lambda: router.routing.stable == 7)

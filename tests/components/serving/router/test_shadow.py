@@ -130,6 +130,21 @@ def test_failures_of_stable_are_pairs_too(
     assert (found.stable_failed, found.both_failed, found.candidate_failed) == (1, 1, 0)
 
 
+def test_where_both_fail_nothing_is_said_of_the_candidate(
+    routers: Routers, controls: Controls, server: Server, tmp_path: Path
+) -> None:
+    controls.rollout(0.0, step=-1, shadow=True)
+    router = routers()
+    server.fail(1)
+    server.fail(2)
+    with pytest.raises(LaneError):
+        router.predict(X, "user")
+    until(lambda: router.shadow_summary().both_failed == 1)
+    router.close()
+    found = Traffic(tmp_path).steps("r")[-1].tallies
+    assert found["stable"].failures == 1 and "candidate" not in found
+
+
 def test_copies_that_do_not_fit_are_dropped_and_nobody_waits(
     routers: Routers, controls: Controls, server: Server
 ) -> None:

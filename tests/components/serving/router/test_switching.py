@@ -327,3 +327,34 @@ def test_a_router_may_start_before_there_is_a_ledger(
         until(lambda: router.routing.stable == 1)
         made.ledger.close()
         assert router.predict(X).version == 1
+
+
+def test_a_ledger_that_is_gone_leaves_everybody_where_they_were(
+    routers: Routers,
+    controls: Controls,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_AGAIN_SECONDS", 0.01)
+    controls.set(stable=1)
+    router = routers()
+    controls.ledger.close()
+    for each in (tmp_path / ".penstock").glob("ledger.sqlite*"):
+        each.unlink()
+    until(lambda: 'readable{model="ranker"} 0.0' in router.metrics().decode())
+    assert router.predict(X).version == 1
+    Ledger(tmp_path).close()
+    assert router.predict(X).version == 1
+    controls.set(stable=7)
+    until(lambda: router.routing.stable == 7)
+
+
+def test_the_dead_mans_time_does_not_begin_anew_with_a_router(
+    routers: Routers, controls: Controls
+) -> None:
+    lease = controls.ledger.acquire()
+    controls.rollout(1.0, dead_man_seconds=0.2)
+    controls.ledger.release(lease)
+    first = routers()
+    until(lambda: first.alarm)
+    assert routers().alarm
