@@ -192,16 +192,7 @@ class Traffic:
         self._path = Path(serving_dir) / ".penstock" / "traffic.sqlite"
         self._lock = threading.Lock()
         with self._explained():
-            self._connection = sqlite3.connect(
-                self._path,
-                timeout=_BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            # What a power cut takes with it is counted anew.
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._prepare()
+            self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -310,6 +301,7 @@ class Traffic:
             ServingError: If it cannot be read.
         """
         with self._explained(), self._lock:
+            self._find()
             sql = self._connection
             counts: dict[int, dict[tuple[Mark, Arm], int]] = {}
             for mark, step, arm, n in sql.execute(
@@ -353,6 +345,7 @@ class Traffic:
             ServingError: If it cannot be read.
         """
         with self._explained(), self._lock:
+            self._find()
             rows = self._connection.execute(
                 "SELECT router, heard, acknowledged, alarm FROM routers "
                 "WHERE boot = ? ORDER BY router",
@@ -388,6 +381,32 @@ class Traffic:
 
     # --- the file
 
+    def _open(self) -> None:
+        self._connection = sqlite3.connect(
+            self._path,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        # What a power cut takes with it is counted anew.
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._file = self._identity()  # made by now
+        self._prepare()
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _find(self) -> None:
+        """Open the file anew if it was removed or replaced: others find only that."""
+        if self._identity() != self._file:
+            self._connection.close()
+            self._open()
+
     def _prepare(self) -> None:
         (found,) = self._connection.execute("PRAGMA user_version").fetchone()
         if found == 0:
@@ -406,6 +425,7 @@ class Traffic:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._find()
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self._connection

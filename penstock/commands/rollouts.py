@@ -287,7 +287,7 @@ def promote(
                 f"{100 * now.weight:g} % of units?",
                 abort=True,
             )
-        state = verbs.promote(ledger, reason)
+        state = verbs.promote(ledger, reason, loaded=_loaded(ledger))
         told = _tell(ledger, routing_of(ledger))
     _print_lines(
         f"Version {state.candidate} is stable. Back again with: penstock rollback "
@@ -302,9 +302,13 @@ def rollback(
     """Send everybody to the last good version, at once."""
     from penstock.components.serving.ledger import Ledger
     from penstock.components.serving.rollout import verbs
+    from penstock.components.serving.rollout.state import state_of
 
     with Ledger(serving_dir) as ledger:
-        routing = verbs.roll_back(ledger, reason, loaded=_loaded(ledger))
+        last = state_of(ledger, any_plan=True)
+        # Stable is loaded as long as a rollout runs, and nobody is asked.
+        loaded = None if last and not last.phase.is_over else _loaded(ledger)
+        routing = verbs.roll_back(ledger, reason, loaded=loaded)
         told = _tell(ledger, routing)
         late = _finish(ledger, serving_dir)
         unfinished = _unfinished(ledger)
@@ -431,13 +435,8 @@ def _line(state: State, controller: Controller) -> str:
 
 def _loaded(ledger: Ledger) -> frozenset[int] | None:
     """Return the versions that the server has loaded; None if it does not say."""
-    from penstock.components.serving.rollout.state import state_of
-    from penstock.schemas.errors import ServingError
-
-    state = state_of(ledger, any_plan=True)
-    if state is None or not state.phase.is_over:
-        return None  # stable is loaded as long as a rollout runs
     from penstock.components.serving.rollout.servers import server_of
+    from penstock.schemas.errors import ServingError
 
     try:
         with server_of(ledger).target(ledger.directory) as target:

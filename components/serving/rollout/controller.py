@@ -123,10 +123,12 @@ class Controller:
 
     def close(self) -> None:
         """Give up the lease and close all files."""
-        if self.lease is not None:
-            self.ledger.release(self.lease)
-        self._traffic.close()
-        self.ledger.close()
+        try:
+            if self.lease is not None:
+                self.ledger.release(self.lease)
+        finally:
+            self._traffic.close()
+            self.ledger.close()
 
     def run(
         self,
@@ -171,6 +173,8 @@ class Controller:
     def _take_over(self, state: State) -> None:
         silence = self.ledger.silence()
         self.lease = self.ledger.acquire()
+        with contextlib.suppress(ServingError):  # it holds no rollout up
+            self._traffic.forget([state.id])
         if silence is not None:
             with self.ledger.writing(self.lease) as transaction:
                 transaction.event(

@@ -129,12 +129,19 @@ def abort(ledger: Ledger, reason: str) -> State:
         return moves.rolls_back(transaction, state, reason, blames=False)
 
 
-def promote(ledger: Ledger, reason: str) -> State:
+def promote(
+    ledger: Ledger, reason: str, *, loaded: Collection[int] | None = None
+) -> State:
     """Make the candidate stable now, whatever steps are left.
+
+    Args:
+        ledger: Of the serving directory.
+        reason: Why.
+        loaded: The versions that the server has loaded; None if it does not say.
 
     Raises:
         ServingError: If there is no rollout, it is over, or the candidate has not
-            answered anybody yet.
+            answered anybody yet, or is not loaded.
     """
     with ledger.writing() as transaction:
         state = _running(transaction, "promoted")
@@ -143,6 +150,12 @@ def promote(ledger: Ledger, reason: str) -> State:
                 f"Version {state.candidate} cannot be promoted while its rollout is "
                 f"{state.phase.value}: nobody has been answered by it. Wait for its "
                 "first step."
+            )
+        if loaded is not None and state.candidate not in loaded:
+            raise ServingError(
+                f"Version {state.candidate} cannot be promoted: the model server has "
+                f"not loaded it (it has {', '.join(map(str, sorted(loaded))) or 'none'}"
+                "). Wait until it has, or abort the rollout."
             )
         return moves.promoted(transaction, state, reason)
 

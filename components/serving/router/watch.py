@@ -141,12 +141,14 @@ class Watch:
             self._renew()
         self._ledger.close()
 
-    def _identity(self) -> tuple[int, int] | None:
+    def _identity(self) -> tuple[int, int, bool] | None:
         try:
             status = self._file.stat()
         except FileNotFoundError:
             return None
-        return status.st_dev, status.st_ino
+        # A user who may only read takes a ledger without a log for one that stays.
+        has_log = self._file.with_name(f"{self._file.name}-wal").exists()
+        return status.st_dev, status.st_ino, has_log
 
     def _read(self) -> None:
         routing = routing_of(self._ledger)

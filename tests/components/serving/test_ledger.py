@@ -13,6 +13,8 @@ import pytest
 
 from penstock.components.serving import holders, ledger
 from penstock.components.serving.ledger import LeaseLost, Ledger
+from penstock.components.serving.router.watch import Watch
+from penstock.components.serving.routing import Routing, route
 from penstock.schemas.errors import ServingError
 
 
@@ -263,3 +265,30 @@ class _another_process:
             os.waitpid(self.pid, 0)
         except (ProcessLookupError, ChildProcessError):
             pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_user_who_may_only_read_follows_what_is_written_later(made: Ledger) -> None:
+    with made.writing() as transaction:
+        route(transaction, Routing(stable=1), transaction.event("routed"))
+    made.close()  # removes what readers share
+    for folder in (made.directory, *made.directory.parents):
+        if folder.stat().st_mode & 0o005 != 0o005:
+            folder.chmod(0o755)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setuid(65534)
+        watch = Watch(made.directory)
+        time.sleep(0.3)  # its thread has opened the ledger by itself by then
+        os.write(writing, b"%d" % (watch.snapshot.routing.stable or 0))
+        end = time.monotonic() + 20
+        while watch.snapshot.routing.stable != 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        os._exit(watch.snapshot.routing.stable or 0)
+    assert os.read(reading, 1) == b"1"
+    with made.writing() as transaction:
+        route(transaction, Routing(stable=2), transaction.event("routed"))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+    os.close(reading)
+    os.close(writing)

@@ -154,6 +154,21 @@ def test_a_report_that_cannot_be_written_is_told(
     assert traffic.routers() == ()
 
 
+def test_a_file_that_is_removed_is_made_anew_for_all_who_have_it_open(
+    traffic: Traffic, tmp_path: Path
+) -> None:
+    other = Traffic(tmp_path)
+    traffic.report(Report("a", 1, "r", seen=[Seen("seen", 1, 0, "stable")]))
+    assert [each.router for each in other.routers()] == ["a"]
+    for each in (tmp_path / ".penstock").glob("traffic.sqlite*"):
+        each.unlink()
+    traffic.report(Report("b", 2, "r", seen=[Seen("seen", 2, 0, "stable")]))
+    for reader in (other, Traffic(tmp_path)):
+        assert [each.router for each in reader.routers()] == ["b"]
+        assert reader.steps("r")[0].counts == {("seen", "stable"): 1}
+    other.close()
+
+
 def test_traffic_of_a_newer_penstock_is_refused(
     traffic: Traffic, tmp_path: Path
 ) -> None:

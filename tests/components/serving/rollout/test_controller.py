@@ -338,6 +338,12 @@ def test_a_promotion_by_hand_needs_a_first_step(world: World) -> None:
     ):
         verbs.promote(world.ledger, "Good enough.")
     world.live(4)
+    with pytest.raises(
+        ServingError,
+        match=r"^Version 2 cannot be promoted: the model server has not loaded it \(it "
+        r"has 1\)\. Wait until it has, or abort the rollout\.$",
+    ):
+        verbs.promote(world.ledger, "Good enough.", loaded={1})
     assert verbs.promote(world.ledger, "Good enough.").phase is Phase.PROMOTED
     assert world.routing.stable == 2
 
@@ -669,6 +675,34 @@ def test_a_few_copies_that_fail_are_no_verdict(world: World) -> None:
         Phase.SHADOW,
         "It failed 5 of 5 copies of requests; after 6 it is taken for dead.",
     )
+
+
+def test_what_was_seen_in_earlier_rollouts_is_forgotten(world: World) -> None:
+    world.stable(1)
+    first = world.start(2)
+    assert world.live(100).phase is Phase.PROMOTED
+    assert world.crowd._traffic.steps(first.id)
+    world.controller.close()
+    world.controller = world.new_controller()
+    world.start(3)
+    assert world.live(100).phase is Phase.PROMOTED
+    assert not world.crowd._traffic.steps(first.id)
+
+
+def test_a_controller_whose_ledger_fails_closes_all_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.stable(1)
+
+    def fails(_: object) -> None:
+        raise ServingError("The disk is full.")
+
+    monkeypatch.setattr(world.controller.ledger, "release", fails)
+    with pytest.raises(ServingError, match=r"The disk is full\."):
+        world.controller.close()
+    with pytest.raises(ServingError, match="Cannot operate on a closed database"):
+        world.controller._traffic.routers()
+    monkeypatch.undo()
 
 
 def _shadowed(world: World, *, requests: int, failures: int) -> None:
