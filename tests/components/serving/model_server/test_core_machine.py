@@ -51,7 +51,8 @@ class Core(RuleBasedStateMachine):
             (self.folder / name).mkdir()
         self.bad: set[Path] = set()
         self.failed = False
-        self.core = ServerCore(self.load, CoreOptions(file_system_poll_wait_seconds=-1))
+        options = CoreOptions(file_system_poll_wait_seconds=-1, max_num_load_retries=0)
+        self.core = ServerCore(self.load, options)
         # As started with an empty list, without its threads.
         self.core._started = True
         self.told: dict[tuple[str, int], State] = {}
