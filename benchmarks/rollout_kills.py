@@ -38,11 +38,11 @@ from benchmarks._kills import Calls, answered, forked
 from penstock.components.serving import ledger as ledger_module
 from penstock.components.serving.control import Loaded, LoadState
 from penstock.components.serving.ledger import Ledger
-from penstock.components.serving.rollout import controller as controller_module
+from penstock.components.serving.rollout import state as moves
 from penstock.components.serving.rollout import verbs
 from penstock.components.serving.rollout.controller import Controller
 from penstock.components.serving.rollout.plan import Guard, Rollout, Step
-from penstock.components.serving.rollout.state import state_of
+from penstock.components.serving.rollout.state import State, state_of
 from penstock.components.serving.routing import routing_of
 from penstock.components.serving.traffic import Arm, Report, Seen, Tally, Traffic
 from penstock.components.serving.version_dir import push
@@ -78,15 +78,13 @@ class FileServer:
 
     def load(self, versions: tuple[int, ...]) -> None:
         with self._locked() as known:
-            for version in list(known):
-                if int(version) not in versions:
-                    known[version] = ["END", ""]
+            for name in list(known):
+                if int(name) not in versions:
+                    known[name] = ["END", ""]
             for version in versions:
-                state = known.get(str(version), ["UNKNOWN", ""])[0]
-                if version in self._broken:
-                    known[str(version)] = ["END", "it is broken"]
-                elif state != "AVAILABLE":
-                    known[str(version)] = ["AVAILABLE", ""]
+                broken = version in self._broken
+                said = ["END", "it is broken"] if broken else ["AVAILABLE", ""]
+                known[str(version)] = said
 
     def states(self) -> Mapping[int, Loaded]:
         with self._locked() as known:
@@ -164,10 +162,10 @@ class Place:
 class Points(Calls):
     """Points of a controller: statements and calls, by the phase they happen in."""
 
-    where = "start"
+    phase = "start"
 
     def _around(self, label: str, call: Callable[[], Any]) -> Any:
-        label = f"{self.where}: {label}"
+        label = f"{self.phase}: {label}"
         if self._seen[label] >= 3:  # what comes after is the same again
             return call()
         return super()._around(label, call)
@@ -184,19 +182,19 @@ class Points(Calls):
                 )
 
         connect = sqlite3.connect
-        sqlite3.connect = lambda *args, **kwargs: connect(  # type: ignore[assignment]
+        sqlite3.connect = lambda *args, **kwargs: connect(
             *args, **{**kwargs, "factory": Recorded}
         )
-        for name in ("load", "states"):
-            self.hook(FileServer, name, lambda args, name=name: f"server {name}")
+        self.hook(FileServer, "load", lambda args: "server load")
+        self.hook(FileServer, "states", lambda args: "server states")
         self.hook(Place, "_sets_aside", lambda args: "set aside")
         tick = Controller.tick
 
-        def named_tick(controller: Controller) -> Any:
+        def named_tick(controller: Controller) -> State:
             with contextlib.suppress(ServingError):
                 state = state_of(controller.ledger)
                 if state is not None:
-                    points.where = f"{state.phase.value} {state.step}"
+                    points.phase = f"{state.phase.value} {state.step}"
             return tick(controller)
 
         Controller.tick = named_tick  # type: ignore[method-assign]
@@ -396,9 +394,9 @@ def killed_at(place: Place, point: str) -> Callable[[Connection], None]:
 def careless(folder: Path) -> int:
     """Return how many faults a harness finds where leases are not looked at."""
     check = ledger_module._check_lease
-    unchanged = controller_module.moves.unchanged
+    unchanged = moves.unchanged
     ledger_module._check_lease = lambda *_: None
-    controller_module.moves.unchanged = lambda *_: None
+    moves.unchanged = lambda *_: None
     acquire = Ledger.acquire
     Ledger.acquire = (  # type: ignore[method-assign]
         lambda self, *, seconds=0.0: acquire(self, seconds=0.0)
@@ -412,7 +410,7 @@ def careless(folder: Path) -> int:
         return found
     finally:
         ledger_module._check_lease = check
-        controller_module.moves.unchanged = unchanged
+        moves.unchanged = unchanged
         Ledger.acquire = acquire  # type: ignore[method-assign]
 
 
