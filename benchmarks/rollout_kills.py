@@ -448,6 +448,8 @@ def run(at_points: int, at_random: int, seed: int, say: bool) -> dict[str, Any]:
                 _say(f"{number + 1} of {at_points} points, {len(wrong)} faults")
         number = 0
         while killed["random"] < at_random:
+            if number > 50 + 5 * at_random:
+                raise RuntimeError("Rollouts are over before anybody is killed.")
             kind = list(ENDS)[number % len(ENDS)]
             place = Place(base / f"random-{number}", kind)
             place.folder.mkdir()

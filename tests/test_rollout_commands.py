@@ -93,6 +93,27 @@ def test_a_promotion_is_asked_for(
     assert back.code == 0 and back.json["stable"] == 1
 
 
+def test_a_server_that_is_not_there_stops_a_rollout_before_it_begins(
+    world: World, penstock: Call, plan: str
+) -> None:
+    before = world.ledger.events()
+    said = penstock("rollout", "start", world.directory, "2", SERVER, plan)
+    assert said.code == 1 and "'127.0.0.1:1'" in said.err
+    assert world.ledger.events() == before
+
+
+def test_a_server_that_moved_is_named_on_resuming(
+    world: World, penstock: Call, plan: str
+) -> None:
+    where = world.directory
+    penstock("rollout", "start", where, "2", SERVER, plan, "--no-wait")
+    said = penstock("rollout", "resume", where, "--server=127.0.0.1:2", "--no-wait")
+    assert said.code == 0
+    assert world.ledger.fact("server")["address"] == "127.0.0.1:2"
+    said = penstock("rollout", "resume", where, "--server=nowhere", "--no-wait")
+    assert said.code == 1 and "'nowhere'" in said.err
+
+
 class Refused(BaseException):
     """What a prompt was about that got no answer."""
 

@@ -225,8 +225,8 @@ def serving_manifest(model: Model) -> dict[str, tuple[str, int]]:
     }
     if not serving:
         raise DataError(
-            f"Model '{model.uri}' has no SavedModel in '{prefix}'. It was moved or "
-            "deleted; train it again."
+            f"Model '{model.uri}' has no SavedModel in '{prefix}', where Trainer "
+            "writes it. Put it there, or train it again."
         )
     return serving
 

@@ -131,6 +131,16 @@ class TfServingTarget:
 
     # --- what a controller asks
 
+    def check(self) -> None:
+        """Check that the server answers, and may be controlled in this way.
+
+        Raises:
+            ServingError: It does not, or is controlled in another one.
+        """
+        with locked_record(self._record):
+            self._served(self._read())
+        self.control.statuses([self._new.model])
+
     def load(self, versions: tuple[int, ...]) -> None:
         """Ask that exactly these versions be loaded; does not wait for it.
 
@@ -250,7 +260,7 @@ class TfServingTarget:
             raise ServingError(
                 f"Model '{served.model}' is served in the layout '{served.layout}' at "
                 f"'{self.control.address}', not '{self._new.layout}'. Use that layout, "
-                "or release the model first."
+                f"or end its rollout and remove '{self._record}' first."
             )
         return served
 

@@ -30,6 +30,9 @@ Mark = Literal["seen", "failing", "slow"]
 BREAKER = "breaker: "
 """What the alarm of a router begins with that saw the candidate fail throughout."""
 
+MISSING = "missing: "
+"""And one whose model server has no such version: that tells nothing of the version."""
+
 MAX_UNITS = 50_000
 """How many units are kept of a step; those that come later count for no guard."""
 

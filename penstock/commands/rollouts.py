@@ -183,7 +183,10 @@ def start(
         server_name=server_name,
         token_file=text(token_file),
     )
-    with named.target(folder), Ledger(folder) as ledger:  # refuses what cannot work
+    with named.target(folder) as target, Ledger(folder) as ledger:
+        verbs.check_candidate(ledger, version, unblessed=unblessed, reads_bytes=False)
+        if not no_wait:
+            target.check()  # before anything is written down that cannot be done
         state = verbs.start(
             ledger, version, chosen, server=named.to_json(), unblessed=unblessed
         )
@@ -224,17 +227,35 @@ def hold(serving_dir: DirArgument, reason: ReasonOption) -> None:
 @app.command()
 def resume(
     serving_dir: DirArgument,
+    server: Annotated[
+        str,
+        typer.Option(
+            "--server",
+            metavar="ADDRESS",
+            help="Where the model server is from now on.",
+            show_default=False,
+        ),
+    ] = "",
     no_wait: NoWaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a rollout go on, and control it if nobody does."""
+    """Let a rollout go on, and control it if nobody does.
+
+    Without a rollout, load what is stable into the model server again.
+    """
     from penstock.components.serving.ledger import Ledger
     from penstock.components.serving.rollout import verbs
     from penstock.components.serving.rollout.state import state_of
 
     with Ledger(serving_dir) as ledger:
+        if server:
+            verbs.move_server(ledger, server)
         state = state_of(ledger)
-        if state is None or state.phase.value != "rolling back":
+        if state is None or state.phase.is_over:
+            _load_again(ledger)
+            _print_state(serving_dir, as_json=as_json)
+            return
+        if state.phase.value != "rolling back":
             state = verbs.resume(ledger)
         controller = ledger.controller()
     if no_wait or controller is not None:
@@ -328,6 +349,47 @@ def rollback(
         else f"Version {routing.stable} answers everybody."
     )
     _print_lines(everybody, told, late, unfinished)
+
+
+def _load_again(ledger: Ledger, seconds: float = 300.0) -> None:
+    """Load what is stable, and what was before it, into the model server.
+
+    A server that was started anew without a boot configuration has neither.
+    """
+    from penstock.components.serving.control import LoadState
+    from penstock.components.serving.rollout import verbs
+    from penstock.components.serving.rollout.servers import server_of
+    from penstock.components.serving.routing import routing_of
+    from penstock.components.serving.shelf import usable
+    from penstock.schemas.errors import ServingError
+
+    routing = routing_of(ledger)
+    if routing.stable is None:
+        verbs.resume(ledger)  # says that there is nothing to resume
+    wanted = []
+    for version in (routing.stable, routing.previous):
+        if version is not None:
+            try:
+                wanted.append(usable(ledger, version, reads_bytes=False).number)
+            except ServingError:
+                if version == routing.stable:
+                    raise
+    with server_of(ledger).target(ledger.directory) as target:
+        target.load(tuple(sorted(wanted)))
+        deadline = time.monotonic() + seconds
+        while True:
+            found = target.states().get(wanted[0])
+            if found is not None and found.state is LoadState.AVAILABLE:
+                break
+            failed = found is not None and found.state is LoadState.END
+            if time.monotonic() > deadline or (failed and found and found.error):
+                why = found.error if found and found.error else "it is not there yet"
+                raise ServingError(
+                    f"The model server has not loaded version {wanted[0]}: {why}. "
+                    "Look into its log."
+                )
+            time.sleep(0.1)
+        target.announce(routing.stable)
 
 
 # --- controlling

@@ -127,9 +127,11 @@ def serve(
     ] = False,
 ) -> None:
     """Route requests for a model to its versions, as rollouts say."""
+    from penstock.components.serving.place import existing
     from penstock.components.serving.router.service import Service
     from penstock.components.serving.router.service import serve as run
     from penstock.components.serving.server_config import Served
+    from penstock.components.serving.versions import versions
     from penstock.schemas.errors import did_you_mean
 
     if layout not in ("names", "labels"):
@@ -144,7 +146,14 @@ def serve(
             "--log-header and --log-input.",
             param_hint="--log-input",
         )
-    folder = serving_dir.absolute()
+    rates = _rates(log_rate or [])
+    folder = existing(serving_dir)
+    if not versions(folder) and not (folder / ".penstock" / "ledger.sqlite").exists():
+        raise ServingError(
+            f"'{folder}' is no serving directory: it has no numbered version, and "
+            "nothing was ever pushed to it. Pass the folder that holds the numbered "
+            "versions."
+        )
     service = Service(
         str(folder),
         model or folder.name,
@@ -161,7 +170,7 @@ def serve(
         max_bytes=max_request_bytes,
         threads=threads,
         log_dir=_text(log_dir),
-        log_rates=_rates(log_rate or []),
+        log_rates=rates,
         log_at_least=log_at_least,
         log_header=log_header,
         log_input=log_input,

@@ -39,6 +39,7 @@ from penstock.components.serving.routing import routing_of
 from penstock.components.serving.shelf import usable
 from penstock.components.serving.traffic import (
     BREAKER,
+    MISSING,
     Arm,
     Heard,
     Mark,
@@ -195,24 +196,23 @@ class Controller:
             self._take_over(self._known())
         state = self._known()
         elapsed = self._elapsed()
+        # A process that was stopped, or waited for a server, watched nothing meanwhile.
+        watched = min(elapsed, 5 * self._tick_seconds)
         if state.phase is Phase.LOADING:
-            return self._loads(state, elapsed)
+            return self._loads(state, elapsed, watched)
         if state.phase is Phase.ROLLING_BACK:
             return self._rolls_back(state, elapsed)
         if not state.phase.is_over:
-            return self._watches(state, elapsed)
+            return self._watches(state, watched)
         with contextlib.suppress(ServingError):
             self._announces()  # somebody promoted it
         return state
 
     def _elapsed(self) -> float:
-        """Return the seconds since the last look that count as watched.
-
-        A process that was stopped, or a machine that slept, watched nothing meanwhile.
-        """
+        """Return the seconds since the last look."""
         now = self._clock()
         last, self._last = self._last, now
-        return 0.0 if last is None else min(now - last, 5 * self._tick_seconds)
+        return 0.0 if last is None else now - last
 
     @contextlib.contextmanager
     def _moving(self, state: State) -> Iterator[Transaction]:
@@ -228,7 +228,7 @@ class Controller:
 
     # --- loading
 
-    def _loads(self, state: State, elapsed: float) -> State:
+    def _loads(self, state: State, elapsed: float, watched: float) -> State:
         waited = state.waiting_seconds + elapsed
         found, trouble = None, ""
         try:
@@ -267,7 +267,7 @@ class Controller:
             )
         return self._notes(
             dataclasses.replace(
-                state, waiting_seconds=waited, seconds=state.seconds + elapsed
+                state, waiting_seconds=waited, seconds=state.seconds + watched
             ),
             trouble,
             "model server" if trouble else "",
@@ -330,6 +330,9 @@ class Controller:
             ):
                 said = each.alarm.removeprefix(BREAKER)
                 return self._turns_back(state, said, blames=True)
+        for each in routers:
+            if each.alarm.startswith(MISSING) and not trouble:
+                trouble, kind = each.alarm.removeprefix(MISSING), "router"
         seq = routing_of(self.ledger).seq
         fresh = bool(routers) and all(each.acknowledged >= seq for each in routers)
         state = dataclasses.replace(

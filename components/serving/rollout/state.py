@@ -186,7 +186,7 @@ def begin(
         raise ServingError(
             f"Version {candidate} cannot be rolled out while version "
             f"{last.candidate} is: rollout '{last.id}' is {_where(last)}. Wait for "
-            "it, or abort it."
+            "it, resume it if nobody controls it, or abort it."
         )
     if routing.stable == candidate:
         raise ServingError(
@@ -405,8 +405,8 @@ def held(transaction: Transaction, state: State, reason: str) -> State:
     _expect_running(state, "held")
     if state.held:
         raise ServingError(
-            f"Rollout '{state.id}' is held already: {state.held} Resume it first, to "
-            "hold it for another reason."
+            f"Rollout '{state.id}' is held already: {state.held.rstrip('.')}. Resume "
+            "it first, to hold it for another reason."
         )
     event = transaction.event("held", state.candidate, rollout=state.id, reason=reason)
     return _record(transaction, dataclasses.replace(state, held=reason), event, None)

@@ -7,14 +7,17 @@ what has to be loaded first.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from penstock.components.serving.ledger import Ledger, Transaction
 from penstock.components.serving.rollout import state as moves
 from penstock.components.serving.rollout.plan import Rollout
+from penstock.components.serving.rollout.servers import server_of
 from penstock.components.serving.rollout.state import Phase, State, state_of
 from penstock.components.serving.routing import Routing, routing_of
+from penstock.components.serving.security import check_address
 from penstock.components.serving.shelf import usable
 from penstock.components.serving.standing import standing_of
 from penstock.schemas.errors import ServingError
@@ -114,6 +117,19 @@ def resume(ledger: Ledger) -> State:
     with ledger.writing() as transaction:
         state = _running(transaction, "resumed")
         return moves.released(transaction, state) if state.held else state
+
+
+def move_server(ledger: Ledger, address: str) -> None:
+    """Say where the model server is from now on.
+
+    Raises:
+        ServingError: If no model server was named before, or the address is none.
+    """
+    server = dataclasses.replace(server_of(ledger), address=address)
+    check_address(address)
+    with ledger.writing() as transaction:
+        transaction.event("server", address=address)
+        transaction.hold(SERVER, server.to_json())
 
 
 def abort(ledger: Ledger, reason: str) -> State:

@@ -79,9 +79,16 @@ class LaneError(ServingError):
         self.details = details
         self.origin: Origin = origin_of(grpc.StatusCode[code], details)
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether the server has no such version, which says nothing of the version."""
+        return self.code == "NOT_FOUND" and "servable not found" in self.details.lower()
+
 
 _CURE = "Look into the log of the model server."
 _CURES = {
+    "NOT_FOUND": "Check that the model server has loaded it, under the name and layout "
+    "that are asked for.",
     "DEADLINE_EXCEEDED": "Allow more time, or give the server less to do.",
     "UNAVAILABLE": "Check that the model server runs, and its address.",
     "INVALID_ARGUMENT": "Send what the model's signature takes.",

@@ -254,6 +254,11 @@ class Router:
             deadline_seconds = self._deadline_seconds
         else:
             check_deadline(deadline_seconds)
+        if unit is not None and not isinstance(unit, str):
+            raise DataError(
+                f"The id of a unit is {unit!r} ({type(unit).__name__}), which is no "
+                "text. Pass str(...) of it."
+            )
         if unit is not None and len(unit) > MAX_UNIT_LENGTH:
             raise DataError(
                 f"The id of a unit has {len(unit):,} characters where "
@@ -426,6 +431,7 @@ class Router:
                 seconds,
                 error,
                 late=not client and sent + seconds > call.candidate_end,
+                counts=not error.is_missing,
             )
             if not client:
                 self._shadowed(call, snapshot, None, seconds)
@@ -502,9 +508,20 @@ class Router:
             if surfaced is error:
                 raise error
             raise surfaced from error
-        if call.unit is not None:
+        if error.is_missing:
+            self._watch.candidate_missing(snapshot.routing)
+        elif call.unit is not None:
             self._watch.candidate_failed(snapshot.routing, call.unit)
-        self._note(call, snapshot, "candidate", version, outcome, seconds, error)
+        self._note(
+            call,
+            snapshot,
+            "candidate",
+            version,
+            outcome,
+            seconds,
+            error,
+            counts=not error.is_missing,
+        )
         if response is None or stable is None:
             self._logged(call, None, version, f"failed {error.code}")
             raise error

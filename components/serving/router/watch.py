@@ -17,11 +17,14 @@ from pathlib import Path
 from penstock.components.serving.ledger import Ledger
 from penstock.components.serving.router.assignment import end_of
 from penstock.components.serving.routing import Routing, routing_of
-from penstock.components.serving.traffic import BREAKER
+from penstock.components.serving.traffic import BREAKER, MISSING
 from penstock.schemas.errors import ServingError
 
 MAX_FAILURES = 6
 """After failures of so many units in a row the candidate is taken for dead."""
+
+MISSING_SECONDS = 5.0
+"""How long nobody is sent to a candidate that its model server does not have."""
 
 POLL_SECONDS = 0.01
 
@@ -81,6 +84,8 @@ class Watch:
         self._lock = threading.Lock()
         self._routing = Routing()
         self._breaker = _Breaker()
+        self._missing: object = None
+        self._missing_until = 0.0
         # When the controller was last heard of, by this process's monotonic clock.
         self._heard = time.monotonic()
         self._read()
@@ -102,6 +107,12 @@ class Watch:
         """Note that the candidate failed a unit through no fault of the caller."""
         if self._breaker.failed((routing.rollout, routing.candidate), unit):
             self._renew()
+
+    def candidate_missing(self, routing: Routing) -> None:
+        """Note that the model server that is asked does not have the candidate."""
+        self._missing = (routing.rollout, routing.candidate)
+        self._missing_until = time.monotonic() + MISSING_SECONDS
+        self._renew()
 
     def candidate_answered(self) -> None:
         """Note that the candidate answered well."""
@@ -188,6 +199,14 @@ class Watch:
             return (
                 f"{BREAKER}Version {routing.candidate} failed {MAX_FAILURES} different "
                 f"units in a row while version {routing.stable} answered."
+            )
+        subject = (routing.rollout, routing.candidate)
+        if self._missing == subject and time.monotonic() < self._missing_until:
+            return (
+                f"{MISSING}The model server that a router asks does not have version "
+                f"{routing.candidate} under the name that it asks for, so that version "
+                f"{routing.stable} answers everybody there. Check the router's "
+                "--server, --model and --layout against those of the rollout."
             )
         silent = time.monotonic() - self._heard
         if silent > routing.dead_man_seconds:

@@ -570,9 +570,11 @@ def test_another_folder_or_layout_of_the_model_is_refused(
     with TfServingTarget(
         "ranker", serving, server.address, user_config=user, layout="labels"
     ) as other:
-        assert text_of(lambda: other.load((42,))) == (
+        said = text_of(lambda: other.load((42,)))
+        assert said == text_of(other.check)
+        assert said.startswith(
             f"Model 'ranker' is served in the layout 'names' at '{server.address}', "
-            "not 'labels'. Use that layout, or release the model first."
+            "not 'labels'. Use that layout, or end its rollout and remove '"
         )
 
 

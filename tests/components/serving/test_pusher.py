@@ -178,8 +178,8 @@ def test_a_model_without_a_saved_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         run(pusher, tmp_path)
     assert str(raised.value) == (
-        f"Model '{tmp_path}/model' has no SavedModel in 'Format-Serving/'. It was "
-        "moved or deleted; train it again."
+        f"Model '{tmp_path}/model' has no SavedModel in 'Format-Serving/', where "
+        "Trainer writes it. Put it there, or train it again."
     )
 
 

@@ -17,7 +17,7 @@ from penstock.components.serving.rollout.state import Phase, state_of
 from penstock.components.serving.routing import Routing, route
 from penstock.components.serving.shelf import quarantine
 from penstock.components.serving.standing import standing_of
-from penstock.components.serving.traffic import BREAKER, Report, Tally
+from penstock.components.serving.traffic import BREAKER, MISSING, Report, Tally
 from penstock.components.serving.version_dir import push
 from penstock.schemas.errors import ServingError
 from tests.components.serving.rollout.worlds import PLAN, Crowd, World
@@ -170,6 +170,18 @@ def test_the_breaker_of_a_router_rolls_back(world: World) -> None:
         Phase.ROLLED_BACK,
         "6 units in a row failed.",
     )
+
+
+def test_a_router_that_asks_another_server_holds_the_rollout(world: World) -> None:
+    world.stable(1)
+    world.start(2)
+    world.live(4)
+    world.crowd.alarm = MISSING + "It does not have version 2. Check the router."
+    state = world.live(100)
+    assert (state.phase, state.step, state.holding_kind) == (Phase.STEP, 0, "router")
+    assert state.holding == "It does not have version 2. Check the router."
+    world.crowd.alarm = ""
+    assert world.live(100).phase is Phase.PROMOTED
 
 
 def test_a_dead_mans_alarm_is_no_reason_to_roll_back(world: World) -> None:
@@ -407,7 +419,7 @@ def test_one_rollout_at_a_time(world: World) -> None:
     with pytest.raises(
         ServingError,
         match=r"Version 3 cannot be rolled out while version 2 is: rollout '\w+' is at "
-        r"5 %\. Wait for it, or abort it\.",
+        r"5 %\. Wait for it, resume it if nobody controls it, or abort it\.",
     ):
         world.start(3)
 

@@ -118,10 +118,11 @@ class Crowd:
         self.has_reported = True
         self.obeyed = routing = routing_of(self._ledger)
         seen, values = [], []
-        if routing.rollout is not None:
+        # While it raises an alarm, a router assigns nobody and counts nobody.
+        if routing.rollout is not None and not self.alarm:
             for _ in range(int(self.asks * seconds)):
                 arm: Arm = "stable"
-                if self._random.random() < routing.weight and not self.alarm:
+                if self._random.random() < routing.weight:
                     arm = "candidate"
                 unit = self._random.getrandbits(62)
                 key = (routing.rollout, routing.step, arm)

@@ -274,6 +274,35 @@ def test_a_request_that_breaks_the_candidate_but_is_wrong_is_the_callers_fault(
     assert (tally.failures, tally.client_errors) == (0, 1)
 
 
+def test_a_candidate_that_the_server_does_not_have_is_not_to_blame(
+    routers: Routers, controls: Controls, server: Server, tmp_path: Path
+) -> None:
+    controls.rollout(1.0)
+    server.fail(2, grpc.StatusCode.NOT_FOUND, "Servable not found for request: Latest")
+    router = routers()
+    for number in range(20):
+        answer = router.predict(X, f"{CANDIDATE}-{number}")
+        assert (answer.version, answer.arm) == (1, "stable")
+    assert router.alarm.startswith(
+        "missing: The model server that a router asks does not have version 2 under "
+        "the name that it asks for"
+    )
+    asked = len(server.asked)
+    assert router.predict(X, CANDIDATE).version == 1
+    assert len(server.asked) == asked + 1, "the candidate is left alone for a while"
+    router.close()
+    for step in Traffic(tmp_path).steps("r").values():
+        assert ("failing", "candidate") not in step.counts
+
+
+def test_an_id_that_is_no_text_is_refused(routers: Routers, controls: Controls) -> None:
+    controls.rollout(1.0)
+    with pytest.raises(
+        DataError, match=r"The id of a unit is 7 \(int\), which is no te"
+    ):
+        routers().predict(X, 7)  # type: ignore[arg-type]
+
+
 def test_one_version_going_away_is_nothing_the_caller_did() -> None:
     code = grpc.StatusCode
     servers = [
