@@ -16,6 +16,7 @@ from penstock.components.serving.rollout.state import state_of
 from penstock.components.serving.routing import routing_of
 from penstock.components.serving.version_dir import push
 from tests.components.serving.rollout.worlds import World
+from tests.components.serving.server_double import running_double
 from tests.conftest import Said
 
 Call = Callable[..., Said]
@@ -112,6 +113,19 @@ def test_a_server_that_moved_is_named_on_resuming(
     assert world.ledger.fact("server")["address"] == "127.0.0.1:2"
     said = penstock("rollout", "resume", where, "--server=nowhere", "--no-wait")
     assert said.code == 1 and "'nowhere'" in said.err
+
+
+def test_what_is_stable_is_loaded_again_after_a_restart(
+    world: World, penstock: Call, plan: str
+) -> None:
+    where = world.directory
+    with running_double() as server:
+        server.start_anew()
+        with world.ledger.writing() as transaction:
+            transaction.hold("server", {"model": "ranker", "address": server.address})
+        said = penstock("rollout", "resume", where)
+        assert said.code == 0 and "Version 1 is stable." in said.out
+        assert server.available("ranker__v1") == [1]
 
 
 class Refused(BaseException):
