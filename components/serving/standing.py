@@ -105,7 +105,9 @@ class Standing:
             "stable before": self.is_previous,
             f"deleted: {self.deleted}": self.deleted is not None,
             f"quarantined: {self.quarantined}": self.quarantined is not None,
-            f"rolled back: {self.rolled_back}": self.rolled_back is not None,
+            f"rolled back: {self.rolled_back}": (
+                self.rolled_back not in (None, self.quarantined)
+            ),
             **{f"pinned '{name}': {why}": True for name, why in self.pins.items()},
         }
         return tuple(clause.rstrip(".") for clause, holds in said.items() if holds)

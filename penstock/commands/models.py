@@ -127,7 +127,7 @@ def versions(
         table.add_row(
             str(row["version"]),
             str(row["state"]),
-            plain("; ".join(row["remarks"])),
+            plain("; ".join(_cut(remark) for remark in row["remarks"])),
             when(row.get("pushed_at")),
             f"{row.get('size', 0):,}",
             str(row.get("digest") or "")[:19],
@@ -138,6 +138,11 @@ def versions(
     for each in found:
         if each.remark:
             console.print(each.remark, markup=False, soft_wrap=True)
+
+
+def _cut(text: str, most: int = 100) -> str:
+    """Return text as the table has it; `rollout status` and --json have all of it."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def entry_json(each: Entry) -> dict[str, Any]:
