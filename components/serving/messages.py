@@ -471,8 +471,11 @@ def _strings(tensor: Message, name: str, count: int) -> npt.NDArray[Any]:
         found = list(tensor.string_val)
     if len(found) > count:
         raise _misfit(name, f"{len(found):,} values", count)
-    values = np.full(count, found[-1] if found else b"", object)
+    # `np.full` would make an array of fixed width of the last one first, and lose zero
+    # bytes at its end.
+    values = np.empty(count, object)
     values[: len(found)] = found
+    values[len(found) :] = [found[-1] if found else b""] * (count - len(found))
     return values
 
 

@@ -405,6 +405,13 @@ def test_tensors_tensorflow_makes_become_the_arrays_it_reads(array: Any) -> None
     same(to_array(as_ours(made)), tf.make_ndarray(made))
 
 
+def test_a_text_that_ends_in_zero_bytes_is_repeated_whole() -> None:
+    tensor = TensorProto(dtype=7, tensor_shape=shape_message((3,)), string_val=[b"\0"])
+    assert to_array(tensor).tolist() == [b"\0"] * 3
+    tensor.string_val.append(b"a\0")
+    assert to_array(tensor).tolist() == [b"\0", b"a\0", b"a\0"]
+
+
 @settings(max_examples=300, deadline=None)
 @given(ARRAYS | STRINGS, st.data())
 def test_the_last_of_single_values_is_repeated_as_tensorflow_does(
