@@ -400,13 +400,7 @@ class Ledger:
 
         None if nobody has it; infinity if its machine was started anew since.
         """
-        with self._explained():
-            connection = self._connection()
-            if connection is None:
-                return None
-            holder, renewed = connection.execute(
-                "SELECT holder, renewed FROM lease"
-            ).fetchone()
+        _, holder, renewed = self._lease()
         return None if holder is None else silent_seconds(holder, renewed)
 
     def unattended(self) -> float | None:
@@ -414,27 +408,26 @@ class Ledger:
 
         None if nobody ever has; infinity if the machine was started anew since.
         """
-        with self._explained():
-            connection = self._connection()
-            if connection is None:
-                return None
-            epoch, holder, renewed = connection.execute(
-                "SELECT epoch, holder, renewed FROM lease"
-            ).fetchone()
+        epoch, holder, renewed = self._lease()
         if holder is not None:
             return silent_seconds(holder, renewed)
         silent = time.monotonic() - renewed
         return None if epoch == 0 else silent if silent >= 0 else float("inf")
 
-    def controller(self) -> str | None:
-        """Return who has the lease and is alive, for people to read; or None."""
+    def _lease(self) -> tuple[int, str | None, float]:
+        """Return the epoch, who has the lease, and when it was renewed."""
         with self._explained():
             connection = self._connection()
             if connection is None:
-                return None
-            holder, renewed = connection.execute(
-                "SELECT holder, renewed FROM lease"
+                return 0, None, 0.0
+            epoch, holder, renewed = connection.execute(
+                "SELECT epoch, holder, renewed FROM lease"
             ).fetchone()
+        return epoch, holder, renewed
+
+    def controller(self) -> str | None:
+        """Return who has the lease and is alive, for people to read; or None."""
+        _, holder, renewed = self._lease()
         if holder is None or is_dead(holder):
             return None
         if silent_seconds(holder, renewed) > LEASE_SECONDS:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
@@ -11,11 +9,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 from penstock.components.serving.model_server.saved_model import servable_error
 from penstock.components.serving.model_server.servable import Servable
 from penstock.components.serving.model_server.status import Code, ServableError
-
-WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-"""Where TensorFlow Serving looks for it, below the folder of a version."""
-
-MAX_RECORDS = 1000
+from penstock.components.serving.warmup import MAX_RECORDS
+from penstock.schemas.artifacts import WARMUP_FILE
 
 
 def replay(servable: Servable, iterations: int = 1) -> int:

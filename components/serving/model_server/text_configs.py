@@ -14,10 +14,8 @@ from google.protobuf import (
     text_format,
 )
 
+from penstock.components.serving.server_metrics import METRICS_PATH
 from penstock.schemas.errors import ServingError
-
-METRICS_PATH = "/monitoring/prometheus/metrics"
-"""Where metrics are, unless the config says otherwise."""
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "tensorflow.serving"

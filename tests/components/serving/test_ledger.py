@@ -97,7 +97,9 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can become a second user; CI is root"
+)
 def test_a_user_who_may_only_read_reads(made: Ledger) -> None:
     with made.writing() as transaction:
         transaction.event("pushed", 1)
@@ -267,7 +269,9 @@ class _another_process:
             pass
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can become a second user; CI is root"
+)
 def test_a_user_who_may_only_read_follows_what_is_written_later(made: Ledger) -> None:
     with made.writing() as transaction:
         route(transaction, Routing(stable=1), transaction.event("routed"))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from penstock.components.serving.control import LoadState
-from penstock.components.serving.model_server.replay import WARMUP_FILE, replay
+from penstock.components.serving.model_server.replay import replay
 from penstock.components.serving.model_server.servable import Servable
 from penstock.components.serving.model_server.spawn import spawned
 from penstock.components.serving.router.app import App
@@ -26,6 +26,7 @@ from penstock.components.serving.router.router import Router
 from penstock.components.serving.security import Tls
 from penstock.components.serving.target import TfServingTarget
 from penstock.components.serving.traffic import Traffic
+from penstock.schemas.artifacts import WARMUP_FILE
 from tests.components.serving.certificates import Authority
 from tests.components.serving.model_server.models import (
     examples,
