@@ -30,10 +30,10 @@ def evaluation_report(folder: Path) -> bytes:
     file.write_text(render(taxi_report()), encoding="utf-8")
     with browser() as running:
         page = Page(running)
-        page.look(width=1240)
+        page.look(width=1280)
         page.open(file)
         page.ask(SHOW_ONE_METRIC)
-        page.look(width=1240, height=page.ask("document.documentElement.scrollHeight"))
+        page.look(width=1280, height=page.ask("document.documentElement.scrollHeight"))
         return page.picture()
 
 

@@ -14,7 +14,7 @@ from tests.pictures import IMAGES, evaluation_report
 def test_the_picture_of_an_evaluation_can_be_made_again(tmp_path: Path) -> None:
     picture = evaluation_report(tmp_path)
     width, height = struct.unpack(">II", picture[16:24])
-    assert width == 1240
+    assert width == 1280
     assert 2_000 < height < 4_000
 
 

@@ -17,10 +17,10 @@ from penstock.components.serving.model_server.options import (
 )
 from penstock.components.serving.model_server.server import ModelServer
 from penstock.components.serving.model_server.text_configs import (
-    METRICS_PATH,
     read_metrics_path,
     read_ssl_config,
 )
+from penstock.components.serving.server_metrics import METRICS_PATH
 from penstock.schemas.errors import ServingError
 
 RECOMMENDED = [
