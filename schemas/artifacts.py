@@ -618,6 +618,52 @@ class InfraBlessing(Verdict):
         (self.path / ("INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED")).touch()
 
 
+class _WatchVerdict(Verdict):
+    """What watching a model in production came to, as a document and a page.
+
+    Its property `verdict` is the state: OK, WATCH, ALERT or INSUFFICIENT_DATA. It
+    answers yes unless the state is one of the last two.
+    """
+
+    FILE: ClassVar[str]
+
+    @property
+    def answer(self) -> Answer:
+        """Yes for OK and WATCH, no for ALERT."""
+        word = self.properties.get("verdict")
+        if word == "INSUFFICIENT_DATA":
+            return Answer.NOT_ENOUGH_DATA
+        return Answer.YES if self.properties.get("blessed") == 1 else Answer.NO
+
+    @property
+    def file(self) -> Path:
+        """The document, as `schemas/monitoring-report-1.json` describes it."""
+        return self.path / self.FILE
+
+    def decide(self, state: str) -> None:
+        """Record the state, and the yes or no of it.
+
+        Args:
+            state: `ok`, `watch`, `alert` or `insufficient_data`.
+        """
+        self.properties["verdict"] = state.upper()
+        self.properties["blessed"] = int(state in ("ok", "watch"))
+
+
+class DriftVerdict(_WatchVerdict):
+    """Whether what a model is asked still looks like what it was trained on."""
+
+    TYPE_NAME = "DriftVerdict"
+    FILE = "drift.json"
+
+
+class QualityVerdict(_WatchVerdict):
+    """Whether a model still answers as well as it did, slice by slice."""
+
+    TYPE_NAME = "QualityVerdict"
+    FILE = "quality.json"
+
+
 ARTIFACT_TYPES: Mapping[str, type[Artifact]] = {
     kind.TYPE_NAME: kind
     for kind in (
@@ -631,6 +677,8 @@ ARTIFACT_TYPES: Mapping[str, type[Artifact]] = {
         ModelEvaluation,
         ModelBlessing,
         InfraBlessing,
+        DriftVerdict,
+        QualityVerdict,
         PushedModel,
         InferenceResult,
         ExternalArtifact,

@@ -76,6 +76,23 @@ def test_a_rollout_is_started_watched_held_and_aborted(
     assert penstock("rollout", "status", where).code == 3
 
 
+@pytest.mark.parametrize(
+    ("verb", "phase"), [(["abort"], "rolling back"), (["promote", "--yes"], "promoted")]
+)
+def test_what_was_done_to_a_rollout_is_told_as_json(
+    world: World, penstock: Call, plan: str, verb: list[str], phase: str
+) -> None:
+    where = world.directory
+    penstock("rollout", "start", where, "2", SERVER, plan, "--no-wait")
+    world.controller = world.new_controller()
+    world.live(5)
+    held = penstock("rollout", "hold", where, "--reason=Still.", "--json")
+    assert held.json["rollout"]["held"] == "Still."
+    said = penstock("rollout", *verb, where, "--reason=So.", "--json")
+    assert said.code == 0, said.err
+    assert said.json["rollout"]["phase"] == phase
+
+
 def test_a_promotion_is_asked_for(
     world: World, penstock: Call, plan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

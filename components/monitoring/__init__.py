@@ -1,4 +1,1 @@
-"""Monitoring: profiles of what a model saw, drift, quality over time, and what follows.
-
-Its arithmetic needs numpy and scipy only; nothing here loads TensorFlow by itself.
-"""
+"""Monitoring: a model in production is watched, and retrained when it is due."""

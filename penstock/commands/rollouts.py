@@ -212,13 +212,18 @@ def status(serving_dir: DirArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def hold(serving_dir: DirArgument, reason: ReasonOption) -> None:
+def hold(
+    serving_dir: DirArgument, reason: ReasonOption, as_json: JsonOption = False
+) -> None:
     """Keep a rollout at its step; its guards go on watching."""
     from penstock.components.serving.ledger import Ledger
     from penstock.components.serving.rollout import verbs
 
     with Ledger(serving_dir) as ledger:
         state = verbs.hold(ledger, reason)
+    if as_json:
+        _print_state(serving_dir, as_json=True)
+        return
     new_console().print(
         f"The rollout of version {state.candidate} stays at {100 * state.weight:g} % "
         "until it is resumed.",
@@ -269,7 +274,9 @@ def resume(
 
 
 @app.command()
-def abort(serving_dir: DirArgument, reason: ReasonOption) -> None:
+def abort(
+    serving_dir: DirArgument, reason: ReasonOption, as_json: JsonOption = False
+) -> None:
     """Send everybody to the stable version, and end the rollout."""
     from penstock.components.serving.ledger import Ledger
     from penstock.components.serving.rollout import verbs
@@ -285,6 +292,10 @@ def abort(serving_dir: DirArgument, reason: ReasonOption) -> None:
         if routing.stable is None
         else f"Version {routing.stable} answers everybody."
     )
+    if as_json:
+        _print_lines(*remarks, stderr=True)
+        _print_state(serving_dir, as_json=True)
+        return
     _print_lines(f"Version {state.candidate} is taken back. {everybody}", *remarks)
 
 
@@ -295,6 +306,7 @@ def promote(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask whether that is meant.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make the candidate stable now, whatever steps are left."""
     from penstock.components.serving.ledger import Ledger
@@ -312,6 +324,10 @@ def promote(
             )
         state = verbs.promote(ledger, reason, loaded=_loaded(ledger))
         told = _tell(ledger, routing_of(ledger))
+    if as_json:
+        _print_lines(told, stderr=True)
+        _print_state(serving_dir, as_json=True)
+        return
     _print_lines(
         f"Version {state.candidate} is stable. Back again with: penstock rollback "
         f"{serving_dir} --reason TEXT",
@@ -561,8 +577,8 @@ def _unfinished(ledger: Ledger) -> str:
     )
 
 
-def _print_lines(*lines: str) -> None:
-    console = new_console()
+def _print_lines(*lines: str, stderr: bool = False) -> None:
+    console = new_console(stderr=stderr)
     for line in lines:
         if line:
             console.print(line, markup=False, soft_wrap=True)

@@ -146,6 +146,17 @@ def serve(
             "--log-header and --log-input.",
             param_hint="--log-input",
         )
+    if log_dir is None:
+        for given, flag in (
+            (log_rate, "--log-rate"),
+            (log_header, "--log-header"),
+            (log_input, "--log-input"),
+        ):
+            if given:
+                raise typer.BadParameter(
+                    "Nothing is logged without a folder for it. Pass --log-dir too.",
+                    param_hint=flag,
+                )
     rates = _rates(log_rate or [])
     folder = existing(serving_dir)
     if not versions(folder) and not (folder / ".penstock" / "ledger.sqlite").exists():

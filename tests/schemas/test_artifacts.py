@@ -11,11 +11,13 @@ from penstock.schemas.artifacts import (
     ARTIFACT_TYPES,
     Answer,
     Artifact,
+    DriftVerdict,
     ExampleAnomalies,
     Examples,
     ExampleStatistics,
     Model,
     ModelBlessing,
+    QualityVerdict,
     Schema,
     Verdict,
     check_split_name,
@@ -40,12 +42,43 @@ TFX_TYPES: dict[str, tuple[str | None, dict[str, type]]] = {
 }
 
 
+# What TFX has no type for.
+OWN_TYPES: dict[str, tuple[str | None, dict[str, type]]] = {
+    "DriftVerdict": (None, {}),
+    "QualityVerdict": (None, {}),
+}
+
+
 def test_types_are_those_of_tfx() -> None:
     ours = {
         name: (kind.BASE_TYPE, dict(kind.PROPERTIES))
         for name, kind in ARTIFACT_TYPES.items()
     }
-    assert ours == TFX_TYPES
+    assert ours == {**TFX_TYPES, **OWN_TYPES}
+
+
+@pytest.mark.parametrize(
+    ("state", "answer"),
+    [
+        ("ok", Answer.YES),
+        ("watch", Answer.YES),
+        ("alert", Answer.NO),
+        ("insufficient_data", Answer.NOT_ENOUGH_DATA),
+    ],
+)
+@pytest.mark.parametrize("kind", [DriftVerdict, QualityVerdict])
+def test_a_state_of_a_watched_model_is_a_verdict(
+    tmp_path: Path,
+    kind: type[DriftVerdict] | type[QualityVerdict],
+    state: str,
+    answer: Answer,
+) -> None:
+    verdict = kind(tmp_path)
+    assert verdict.answer is Answer.NO
+    verdict.decide(state)
+    assert verdict.answer is answer
+    assert verdict.properties["verdict"] == state.upper()
+    assert verdict.file == tmp_path / f"{kind.__name__[:-7].lower()}.json"
 
 
 def test_a_promise_has_no_location() -> None:

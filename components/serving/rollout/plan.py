@@ -372,6 +372,15 @@ class Rollout:
                     f"rise above {before.weight:g}. Write weights that rise, up to at "
                     "most 100."
                 )
+        if len(self.steps) > 1 and self.steps[-1].weight <= 1:
+            weights, percent = (
+                ", ".join(f"{factor * step.weight:g}" for step in self.steps)
+                for factor in (1, 100)
+            )
+            raise ServingError(
+                f"{subject} has the weights {weights}, which look like fractions: they "
+                f"are percent, and end at {self.steps[-1].weight:g} %. Write {percent}."
+            )
         if not _is_number(self.alpha) or not 0 < self.alpha < 1:
             raise ServingError(
                 f"{subject}: alpha is {self.alpha!r}, where the chance of a false "

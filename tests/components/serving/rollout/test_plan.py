@@ -98,6 +98,7 @@ plans = st.builds(
         max_size=6,
     )
     .map(sorted)
+    .filter(lambda weights: len(weights) == 1 or weights[-1] > 1)
     .map(lambda weights: [Step(weight, "10m") for weight in weights]),
     guards=st.lists(guards, unique_by=lambda guard: guard.name),
     alpha=st.floats(1e-9, 0.999),
@@ -202,6 +203,11 @@ def test_durations_are_written_as_people_write_them() -> None:
 
 
 WRONG: list[tuple[Callable[[], object], str]] = [
+    (
+        lambda: Rollout("m", steps=(0.05, 0.2, 1)),
+        "The rollout of 'm' has the weights 0.05, 0.2, 1, which look like fractions: "
+        "they are percent, and end at 1 %. Write 5, 20, 100.",
+    ),
     (
         lambda: Rollout("m", steps=(5, 20, 20)),
         "The rollout of 'm' has the weights 5, 20, 20: 20 does not rise above 20. "

@@ -218,13 +218,17 @@ def test_what_cannot_be_served_is_told_at_once(
             "--log-header and --log-input.",
         ),
         (
-            {"log_rate": ["vip"]},
+            {"log_rate": ["vip=1"]},
+            "Nothing is logged without a folder for it. Pass --log-dir too.",
+        ),
+        (
+            {"log_rate": ["vip"], "log_dir": Path("logs")},
             "'vip' names no stratum and share. Write STRATUM=SHARE, as in vip=1.",
         ),
     ],
 )
 def test_an_option_that_makes_no_sense_gets_a_sentence(
-    options: dict[str, str], sentence: str, tmp_path: Path
+    options: dict[str, object], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(typer.BadParameter) as raised:
         serve(tmp_path, **options)  # type: ignore[arg-type]
