@@ -219,7 +219,7 @@ class Checked:
         if self._rules.on_empty == "accept":
             return
         version = ""
-        if self._version is not None and sum(self.versions.values()):
+        if self._version is not None and self.versions:
             version = (
                 f" of version '{self._version}' (there are rows of "
                 f"{quoted(self.versions)})"
@@ -530,12 +530,12 @@ def _in_roles(
 def _of_lanes(lanes: pa.Array, rules: LogRules, kept: Array, checks: Checked) -> Array:
     if lanes.null_count == len(lanes):
         return np.ones(len(lanes), np.bool_)
-    first = np.array(
-        [None if lane is None else lane.split(" ")[0] for lane in lanes.to_pylist()],
-        object,
-    )
-    wanted = np.isin(first, [None, "", *rules.lanes])
-    for lane, count in Counter(first[kept & ~wanted].tolist()).items():
+    # 'fallback 2 INTERNAL' is of the lane 'fallback'.
+    first = pc.replace_substring_regex(lanes.fill_null(""), " .*$", "")
+    known = pa.array(["", *rules.lanes], pa.string())
+    wanted: Array = pc.is_in(first, value_set=known).to_numpy(zero_copy_only=False)
+    others = first.filter(pa.array(kept & ~wanted))
+    for lane, count in Counter(others.to_pylist()).items():
         checks.left_out[f"of lane '{lane}'"] += count
     return wanted
 

@@ -289,6 +289,7 @@ def check_columns(
     Raises:
         DataError: One is not there.
     """
+    subject = subject[:1].lower() + subject[1:]
     for name in names:
         if name not in has:
             raise DataError(

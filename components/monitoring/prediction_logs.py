@@ -264,7 +264,9 @@ class _Gathered:
         """Take in the tensors of a record; return how many rows it has."""
         sizes = set(self._sizes.values())
         if len(sizes) > 1:
-            many = ", ".join(f"'{name}' {n:,}" for name, n in self._sizes.items())
+            many = ", ".join(
+                f"'{name}' {size:,}" for name, size in sorted(self._sizes.items())
+            )
             raise DataError(
                 f"{self._where}: its tensors disagree on the number of rows: {many}. "
                 "Name those that are no rows in LogFormat(leave_out=...)."
@@ -378,7 +380,7 @@ class _Gathered:
         of_row = pa.array(np.repeat(np.arange(len(counts)), counts))
 
         def column(place: int, kind: pa.DataType) -> pa.Array:
-            values = [each[place] for each in self._known]
+            values: list[Any] = [each[place] for each in self._known]
             if pa.types.is_string(kind):
                 values = [each or None for each in values]
             return pa.array(values, kind).take(of_row)
