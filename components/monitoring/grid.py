@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from penstock.components.monitoring.places import Buckets, buckets_of
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 Floats = npt.NDArray[np.float64]
@@ -96,6 +97,18 @@ class ColumnGrid:
     def index(self) -> Mapping[str, int]:
         """The place of each category."""
         return {name: place for place, name in enumerate(self.categories)}
+
+    @functools.cached_property
+    def buckets(self) -> Buckets | None:
+        """What finds the place of a number, if it is worth it."""
+        return buckets_of(self.edges)
+
+    @functools.cached_property
+    def category_array(self) -> Any:
+        """The categories as an Arrow array."""
+        import pyarrow as pa
+
+        return pa.array(self.categories, pa.string())
 
     @functools.cached_property
     def digest(self) -> bytes:
