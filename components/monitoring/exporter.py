@@ -9,7 +9,9 @@ them. How many are left out is itself a metric.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.metadata
 import math
 import re
 from collections import Counter
@@ -21,7 +23,6 @@ from typing import Any, Literal, get_args
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from penstock import __version__
 from penstock.components.monitoring.document import (
     ColumnOf,
     Document,
@@ -244,6 +245,14 @@ class _Collector:
             yield family
 
 
+@functools.cache
+def _version() -> str:
+    try:
+        return importlib.metadata.version("penstock")
+    except importlib.metadata.PackageNotFoundError:
+        return ""  # run from a checkout that is not installed
+
+
 def monitor_of(document: Document) -> Monitor:
     """Return what a document is about."""
     if document["quality"] is None:
@@ -340,7 +349,7 @@ def _window(found: Samples, document: Document) -> None:
         _put(found, "penstock_model_job_duration_seconds", window, seconds)
     reference = document["reference"]
     build = (
-        __version__,
+        _version(),
         reference["id"] if reference else "",
         label_value(document["model_version"] or ""),
     )
