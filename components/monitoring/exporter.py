@@ -497,12 +497,12 @@ def _interval(
 def label_value(text: str) -> str:
     """Return a text as the value of a label: UTF-8, and not too long.
 
-    The end of a long one gives way to a digest of the whole, so that two of them stay
-    two.
+    The end of one that is longer, or no UTF-8, gives way to a digest of the whole, so
+    that two of them stay two.
     """
     plain = text.encode("utf-8", "replace").decode("utf-8")
-    if len(plain) <= _MAX_LABEL:
-        return plain
+    if plain == text and len(text) <= _MAX_LABEL:
+        return text
     return f"{plain[: _MAX_LABEL - 9]}~{_digest(text)}"
 
 

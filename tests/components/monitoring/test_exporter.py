@@ -290,12 +290,14 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()), min_size=1, max_size=12
 def test_whatever_names_are_called_the_text_parses_and_no_series_is_there_twice(
     model: str, features: list[str], wheres: list[str], number: float
 ) -> None:
+    columns = []
+    for name in features:
+        measures = [measure(value=number), measure(value=0.5)]
+        columns.append(column("fare", measures=measures))
+        columns[-1]["name"] = name
     made = document(
         model=model,
-        columns=[
-            column(name, measures=[measure(value=number), measure(value=0.5)])
-            for name in features
-        ],
+        columns=columns,
         quality=quality(metrics=[metric("auc", each, 0.5) for each in wheres]),
     )
     found = read(exposition([made]))
