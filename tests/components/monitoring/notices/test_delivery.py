@@ -428,7 +428,7 @@ def test_a_notifier_killed_at_any_request_tells_everything_under_the_same_keys(
 
         server.answer = kill_once
         for _ in range(4):
-            command = [sys.executable, "-c", NOTIFIER, *arguments]
+            command = [sys.executable, "-c", NOTIFIER, *map(str, arguments)]
             running.append(subprocess.Popen(command))
             until(lambda: running[-1].poll() is not None, "the notifier to end")
         assert running[-1].returncode == 0
