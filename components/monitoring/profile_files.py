@@ -12,6 +12,7 @@ import json
 import math
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,13 @@ def write_profile(profile: Profile, folder: Path, name: str | None = None) -> Pa
         Its file.
     """
     write_grid(profile.grid, folder)
-    blocks = [
-        _compressed(encoded_column(column)) for column in profile.columns.values()
-    ]
-    header = {**_about(profile), "lengths": [len(block) for block in blocks]}
+    encoded = {name: encoded_column(each) for name, each in profile.columns.items()}
+    blocks = [_compressed(block) for block in encoded.values()]
+    header = {
+        **_about(profile),
+        "lengths": [len(block) for block in blocks],
+        "digest": _digest(profile, encoded),
+    }
     path = (
         profile_path(folder, profile.window)
         if name is None
@@ -161,6 +165,11 @@ def read_profile(path: Path, grid: Grid | None = None) -> Profile:
         DataError: If the file is not there, is no profile, is damaged, or was counted
             on another grid.
     """
+    return read_with_digest(path, grid)[0]
+
+
+def read_with_digest(path: Path, grid: Grid | None = None) -> tuple[Profile, str]:
+    """Read a profile as `read_profile`, and its `profile_digest` as it was written."""
     header, rest = _header(_opened(path, "profile", PROFILE_FORMAT))
     if grid is None:
         grid = read_grid(grid_path(path.parent, header["grid"]))
@@ -176,7 +185,7 @@ def read_profile(path: Path, grid: Grid | None = None) -> Profile:
         block = zlib.decompress(rest[place : place + length], wbits=-15)
         columns[name] = decoded_column(grid[name], block)
         place += length
-    return Profile(
+    profile = Profile(
         Window(*header["window"]),
         header["model"],
         header["versions"],
@@ -185,6 +194,7 @@ def read_profile(path: Path, grid: Grid | None = None) -> Profile:
         columns,
         header["rate"],
     )
+    return profile, header["digest"]
 
 
 def read_profiles(folder: Path, grid: Grid | None = None) -> tuple[Profile, ...]:
@@ -209,12 +219,17 @@ def read_profiles(folder: Path, grid: Grid | None = None) -> tuple[Profile, ...]
 
 def profile_digest(profile: Profile) -> str:
     """Return 'sha256:...' of a profile's canonical content."""
+    return _digest(
+        profile, {name: encoded_column(each) for name, each in profile.columns.items()}
+    )
+
+
+def _digest(profile: Profile, encoded: Mapping[str, bytes]) -> str:
     made = hashlib.sha256(b"penstock profile %d\n" % PROFILE_FORMAT)
-    made.update(_json({**_about(profile), "columns": sorted(profile.columns)}))
-    for name in sorted(profile.columns):
-        block = encoded_column(profile.columns[name])
-        made.update(_LENGTH.pack(len(block)))
-        made.update(block)
+    made.update(_json({**_about(profile), "columns": sorted(encoded)}))
+    for name in sorted(encoded):
+        made.update(_LENGTH.pack(len(encoded[name])))
+        made.update(encoded[name])
     return f"sha256:{made.hexdigest()}"
 
 
