@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -61,12 +62,23 @@ def as_array(values: Any) -> pa.Array:
     return pa.array(values)
 
 
-def column_of(array: pa.Array, name: str) -> Column:
-    """Return the values of an array.
+def as_table(rows: Any) -> pa.Table:
+    """Return rows as a table: one, a batch, or arrays by name."""
+    if isinstance(rows, pa.RecordBatch):
+        return pa.Table.from_batches([rows])
+    if isinstance(rows, Mapping):
+        arrays = {name: as_array(values) for name, values in rows.items()}
+        return pa.table(list(arrays.values()), names=list(arrays))
+    return rows
+
+
+def column_of(values: Any, name: str) -> Column:
+    """Return a column that an array, Arrow's or another, holds.
 
     Raises:
         DataError: If its type has no values of its own, as a struct.
     """
+    array = as_array(values)
     rows, missing, kind = len(array), array.null_count, array.type
     values = array
     while _is_list(values.type):
