@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 def template(path: Path) -> jinja2.Template:
     """Return the template in a file.
 
-    It has two filters more than Jinja: `shown`, for text from data, and `digest`, for
-    what a Content-Security-Policy calls a style or a script by.
+    It may include and import those beside it, and what pages share: `page.css.jinja`,
+    `page.js.jinja` and `page.parts.jinja`. It has two filters more than Jinja: `shown`,
+    for text from data, and `digest`, for what a Content-Security-Policy calls a style
+    or a script by.
 
     Args:
         path: The file.
@@ -31,6 +33,7 @@ def template(path: Path) -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([path.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -38,7 +41,7 @@ def template(path: Path) -> jinja2.Template:
     )
     environment.filters["shown"] = shown
     environment.filters["digest"] = _digest
-    return environment.from_string(path.read_text(encoding="utf-8"))
+    return environment.get_template(path.name)
 
 
 def _digest(text: Any) -> str:
