@@ -25,8 +25,10 @@ Statistics 38, 1953-1977, on why that bootstrap fails).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -120,6 +122,14 @@ class Calibration:
         effective = _divided(found.rows**2, found.squares)
         positives = positives_of(scores, labels, edges, weights)
         return cls(edges, found.rows, effective, positives, threshold)
+
+    @property
+    def id(self) -> str:
+        """Digest of what it is made of, `sha256:...`."""
+        content = hashlib.sha256()
+        for each in (self.edges, self.rows, self.positives):
+            content.update(np.ascontiguousarray(each, "<f8").tobytes())
+        return f"sha256:{content.hexdigest()}"
 
     @property
     def place(self) -> int:
@@ -233,6 +243,11 @@ class Estimate:
     bias: float
     rows: float
     replicates: int
+
+    def at(self, confidence: float) -> tuple[float, float]:
+        """Return the interval at another confidence, by the normal distribution."""
+        half = self.error * statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+        return self.value - half, self.value + half
 
     @property
     def sentence(self) -> str:
@@ -516,12 +531,3 @@ def _known(metric: str) -> str:
             f"{quoted(METRICS)}).{did_you_mean(metric, METRICS)} Name one of them."
         )
     return metric
-
-
-def properties_of(found: Mapping[str, Estimate]) -> dict[str, float]:
-    """Return the values of estimates by name, those that are defined."""
-    return {
-        f"estimated_{name}": each.value
-        for name, each in found.items()
-        if not math.isnan(each.value)
-    }

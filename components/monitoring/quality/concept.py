@@ -12,9 +12,9 @@ window goes on where the last one ended.
   Machine Learning 90, 317-346, write it.
 - CUSUM: Page 1954, with the run length of Siegmund 1985, Sequential Analysis.
 
-DDM and EDDM raise false alarms the more often the longer they look (their thresholds
-are those of one look). CUSUM is designed for a run length, ADWIN bounds its false alarms.
-docs/quality-over-time.md has figures.
+DDM and EDDM raise false alarms the more often the longer they look, for their
+thresholds are those of one look. CUSUM is designed for a run length, and ADWIN bounds
+its false alarms. docs/quality-over-time.md has figures.
 """
 
 from __future__ import annotations
