@@ -139,10 +139,8 @@ def _seconds(values: pa.Array) -> npt.NDArray[np.float64]:
     kind = values.type
     if pa.types.is_date32(kind):
         return np.asarray(values.cast(pa.int32()).to_numpy() * 86_400.0)
-    if pa.types.is_date64(kind):
-        unit = "ms"
-    else:
-        unit = kind.unit
+    # As in 'timestamp[ms, tz=UTC]': not every type has its unit as an attribute.
+    unit = str(kind).partition("[")[2].rstrip("]").partition(",")[0]
     if pa.types.is_time32(kind):
         values = values.cast(pa.int32())
     per_second = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
@@ -182,7 +180,10 @@ def name_counts(
             values = pa.array(doubles[~is_nan])
         pairs = pc.value_counts(values)
         unique, counts = pairs.field("values"), pairs.field("counts").to_numpy()
-    return *_together(_texts(unique), counts.astype(np.int64)), nan
+    texts, counts = _texts(unique), counts.astype(np.int64)
+    if texts.equals(unique) and not pa.types.is_dictionary(kind):
+        return texts, counts, nan  # one of each, as they came
+    return *_together(texts, counts), nan
 
 
 def hashes(texts: pa.StringArray) -> Hashes:
