@@ -226,12 +226,12 @@ def trend_figure(trend: TrendOf, deployments: Sequence[str]) -> TrendFigure | No
         deployments: Windows in which something was deployed.
     """
     points = trend["points"][-MAX_POINTS:]
-    values = [point["value"] for point in points]
-    ends = [end for point in points for end in (point["lower"], point["upper"])]
-    known = [each for each in (*values, *ends) if each is not None]
-    if not any(each is not None for each in values):
+    if all(point["value"] is None for point in points):
         return None
-    lower, upper = drawing.rounded(known, 4)
+    # A day of few rows has an interval that would leave no room for the others.
+    spans = [(point["value"], point["lower"], point["upper"]) for point in points]
+    scale = drawing.scale_of(spans, [], HIGH)
+    lower, upper = drawing.rounded([scale.lower, scale.upper], 4)
     up = drawing.Scale(lower, upper, HIGH, 0)
     step = WIDE / max(len(points) - 1, 1)
     across = [round(index * step) for index in range(len(points))]

@@ -493,5 +493,7 @@ def _gates(columns: Iterable[ColumnOf]) -> str:
     texts = []
     for kind, thresholds in sorted(found.items()):
         least, most = map(figures.short, (min(thresholds), max(thresholds)))
-        texts.append(f"{kind} {least}" + ("" if least == most else f" to {most}"))
+        texts.append(
+            f"{drawing.shown(kind)} {least}" + ("" if least == most else f" to {most}")
+        )
     return ", ".join(texts)
