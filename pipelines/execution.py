@@ -43,6 +43,9 @@ from penstock.schemas.artifacts import (
 from penstock.schemas.digests import folder_digest
 from penstock.schemas.errors import ComponentFailed, PenstockError
 
+CAUSE = "penstock_cause"
+"""The input key of what a run was started for; no component reads it."""
+
 
 @dataclasses.dataclass(eq=False)
 class Execution:
@@ -103,6 +106,7 @@ class ActiveRun:
         forced: Names of the components that run whatever was run before.
         names: Names of the components that the run is about.
         on_change: Called with an execution when it starts, advances or ends.
+        cause: What the run was started for; None if somebody just ran it.
     """
 
     def __init__(
@@ -118,6 +122,7 @@ class ActiveRun:
         forced: Collection[str],
         names: Collection[str],
         on_change: Callable[[Execution], None],
+        cause: Artifact | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.run_id = run_id
@@ -129,6 +134,7 @@ class ActiveRun:
         self.forced = forced
         self.names = names
         self.on_change = on_change
+        self.cause = cause
         self.executions: dict[str, Execution] = {}
         self.failures: list[ComponentFailed] = []  # in the order they happened
         self.canceled = threading.Event()
@@ -180,10 +186,14 @@ class ActiveRun:
             from penstock.pipelines import environment
 
             properties.update(environment.capture(self.root, self.folder, folder))
+        inputs = execution.inputs
         if state is State.RUNNING:
             properties["penstock_parameters"] = json.dumps(
                 {key: encoded(each) for key, each in live.parameters.items()}
             )
+            if self.cause is not None and not self._has_new(inputs):
+                # All else that the run makes comes from what these make.
+                inputs = {**inputs, CAUSE: (self.cause,)}
         if hit is not None:
             properties["penstock_cached_execution"] = hit.execution.id
             properties["penstock_seconds"] = 0.0
@@ -191,12 +201,23 @@ class ActiveRun:
             live,
             pipeline=self.pipeline,
             run_id=self.run_id,
-            inputs=execution.inputs,
+            inputs=inputs,
             external=external,
             state=state,
             properties=properties,
             outputs=None if hit is None else hit.outputs,
         )
+
+    def _has_new(self, inputs: Mapping[str, tuple[Artifact, ...]]) -> bool:
+        """Return whether something among inputs was made by this run."""
+        with self.lock:
+            made = {
+                artifact.id
+                for each in self.executions.values()
+                if each.state is State.COMPLETE
+                for artifact in each.outputs.values()
+            }
+        return any(each.id in made for given in inputs.values() for each in given)
 
     def cancel(self, reason: str) -> None:
         """Stop components, kill children, remove temporary folders, record CANCELED.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import socket
 import tempfile
 import threading
@@ -23,10 +24,10 @@ from penstock.pipelines.loaded import check_loaded
 from penstock.pipelines.metadata import RunState, State, Store, recorded
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.repair import living, repair
-from penstock.pipelines.root_lock import in_use
+from penstock.pipelines.root_lock import in_use, is_going_on
 from penstock.pipelines.runners import BeamDagRunner, Runner
 from penstock.pipelines.selection import check_names, select
-from penstock.schemas.artifacts import Answer, Artifact
+from penstock.schemas.artifacts import Answer, Artifact, PropertyValue
 from penstock.schemas.errors import (
     HookFailed,
     MetadataError,
@@ -36,6 +37,8 @@ from penstock.schemas.errors import (
 )
 
 A = TypeVar("A", bound=Artifact)
+
+_RUN_ID = re.compile(r"\d{8}-\d{6}\.\d{6}")
 
 DEFAULT_ROOT = Path("penstock-root")
 """Where artifacts, logs and the default store lie unless said otherwise."""
@@ -113,6 +116,9 @@ def run(
     store_wait_seconds: float = 30.0,
     on_change: Callable[[Execution], None] | None = None,
     verbose: bool = False,
+    run_id: str | None = None,
+    cause: Artifact | None = None,
+    properties: Mapping[str, PropertyValue] | None = None,
 ) -> RunResult:
     """Run a pipeline once.
 
@@ -141,6 +147,13 @@ def run(
         store_wait_seconds: How long to wait while another process holds the store.
         on_change: Called with an execution when it starts, advances or ends.
         verbose: Also print what components print and log; it is kept in any case.
+        run_id: The id that the run has, for a caller who has to know it before; a run
+            of that id that has done anything is refused.
+        cause: What the run is started for, of the lineage store or from outside. The
+            executions that the run begins with read it, under the input key
+            `penstock_cause`, so that it is in the lineage of all that is made anew. It
+            is in no fingerprint: the cache is as it were without.
+        properties: What else to record of the run.
 
     Returns:
         The result: complete, stopped by a verdict, or canceled.
@@ -164,7 +177,10 @@ def run(
             pipeline, opened, resume=resume, only=only, from_=from_, to=to
         )
         codes = _codes(pipeline, selection.executed)
-        run_id = _new_run_id(folder)
+        if run_id is None:
+            run_id = _new_run_id(folder)
+        else:
+            _take_run_id(folder, run_id, opened)
         active = ActiveRun(
             pipeline=pipeline.name,
             run_id=run_id,
@@ -176,6 +192,7 @@ def run(
             forced=force,
             names=selection.names,
             on_change=on_change or (lambda execution: None),
+            cause=cause,
         )
         with living(folder, run_id, opened) as alive:
             for code in {each.digest: each for each in codes.values()}.values():
@@ -198,6 +215,7 @@ def run(
                         for key, each in given.items()
                         if each is not None
                     },
+                    **(properties or {}),
                 },
             )
             try:
@@ -343,3 +361,31 @@ def _new_run_id(root: Path) -> str:
         with writing_below(root), suppress(FileExistsError):
             (root / ".penstock" / "runs" / run_id).mkdir()
             return run_id
+
+
+def _take_run_id(root: Path, run_id: str, store: Store) -> None:
+    """Make the folder of a run whose id was given, unless that run did something.
+
+    Whoever gives one wants the run to be made once: so one that was killed before any
+    component began is begun again, and no other is.
+
+    Raises:
+        PipelineError: If it is no run id, or there is such a run.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise PipelineError(
+            f"Run id '{run_id}' is none: ids look like '20261130-061500.123456', the "
+            "moment in UTC. Give one that does, or none."
+        )
+    record = store.find_run(run_id)
+    if record is not None and (
+        record.state not in (RunState.ABANDONED, RunState.RUNNING)
+        or store.executions(run_id)
+        or is_going_on(root / ".penstock" / "runs" / run_id)
+    ):
+        raise PipelineError(
+            f"Run '{run_id}' is in the lineage store already ({record.state.value}), "
+            "and a run is made once. Give another id, or none."
+        )
+    with writing_below(root):
+        (root / ".penstock" / "runs" / run_id).mkdir(exist_ok=True)

@@ -36,7 +36,7 @@ class Unseen:
     error: int = 0
 
 
-def bounded(counts: Mapping[str, int], other: int = 0, error: int = 0) -> Unseen:
+def bounded(unseen: Unseen) -> Unseen:
     """Return counts with few enough names, those that came most often.
 
     The count of the first name that is left out is taken from all that stay: so a
@@ -44,26 +44,28 @@ def bounded(counts: Mapping[str, int], other: int = 0, error: int = 0) -> Unseen
     is taken grows with the number of values over the number of names.
     """
     ranked = sorted(
-        ((name, count) for name, count in counts.items() if count > 0),
+        ((name, count) for name, count in unseen.counts.items() if count > 0),
         key=lambda each: (-each[1], each[0]),
     )
     kept = _fitting([name for name, _ in ranked])
     if kept == len(ranked):
-        return Unseen(dict(ranked), other, error)
+        return Unseen(dict(ranked), unseen.other, unseen.error)
     taken = ranked[kept][1]
     total = sum(count for _, count in ranked)
     left = {name: count - taken for name, count in ranked[:kept] if count > taken}
-    return Unseen(left, other + total - sum(left.values()), error + taken)
+    return Unseen(left, unseen.other + total - sum(left.values()), unseen.error + taken)
 
 
-def added(one: Unseen, two: Unseen) -> Unseen:
-    """Return the counts of both; their errors add up."""
-    if not (one.counts or two.counts or one.other or two.other):
+def together(one: Unseen, two: Unseen) -> Unseen:
+    """Return the counts of both, however many names that makes; errors add up."""
+    if not (two.counts or two.other):
         return one
+    if not (one.counts or one.other):
+        return two
     total = dict(one.counts)
     for name, count in two.counts.items():
         total[name] = total.get(name, 0) + count
-    return bounded(total, one.other + two.other, one.error + two.error)
+    return Unseen(total, one.other + two.other, one.error + two.error)
 
 
 def subtracted(whole: Unseen, part: Unseen) -> Unseen:

@@ -139,10 +139,7 @@ class ColumnProfile:
 
     def __add__(self, other: ColumnProfile) -> ColumnProfile:
         self._check(other)
-        unseen = names.added(
-            names.Unseen(self.unseen, self.unseen_other, self.unseen_error),
-            names.Unseen(other.unseen, other.unseen_other, other.unseen_error),
-        )
+        unseen = names.bounded(names.together(_unseen(self), _unseen(other)))
         return dataclasses.replace(
             self,
             **{each: getattr(self, each) + getattr(other, each) for each in _SUMS},
@@ -152,7 +149,7 @@ class ColumnProfile:
             minimum=float(np.fmin(self.minimum, other.minimum)),
             maximum=float(np.fmax(self.maximum, other.maximum)),
             distinct=self.distinct + other.distinct,
-            type=_type(self, other),
+            type=usual_or_not((self.type, other.type), self.grid.type),
         )
 
     def __sub__(self, part: ColumnProfile) -> ColumnProfile:
@@ -163,10 +160,7 @@ class ColumnProfile:
         """
         self._check(part)
         left = {each: getattr(self, each) - getattr(part, each) for each in _SUMS}
-        unseen = names.subtracted(
-            names.Unseen(self.unseen, self.unseen_other, self.unseen_error),
-            names.Unseen(part.unseen, part.unseen_other, part.unseen_error),
-        )
+        unseen = names.subtracted(_unseen(self), _unseen(part))
         if left["counts"].min(initial=0) < 0 or left["rows"] < 0:
             raise DataError(
                 f"The profile of column '{self.name}' with {part.rows} rows is no part "
@@ -219,15 +213,23 @@ _SUMS = (
 )
 
 
-def _type(one: ColumnProfile, other: ColumnProfile) -> str:
-    """Return the type of a sum: the one that is known, or the one that is not as usual.
+def _unseen(profile: ColumnProfile) -> names.Unseen:
+    return names.Unseen(profile.unseen, profile.unseen_other, profile.unseen_error)
 
-    So that a week in which a column changed its type still says so.
+
+def usual_or_not(types: Iterable[str], usual: str) -> str:
+    """Return the type to name for several: one that is not as usual, where there is.
+
+    So that a week in which a column changed its type still says so. A window without
+    the column says less than one with another type.
+
+    Args:
+        types: What windows or batches had.
+        usual: The reference's.
     """
-    types = {one.type, other.type} - {""}
-    unusual = types - {one.grid.type}
-    # A window without the column says less than one with another type.
-    return min(unusual - {"null"} or types - {"null"} or types, default="")
+    known = set(types) - {""}
+    present = known - {"null"} or known
+    return min(present - {usual} or present, default="")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

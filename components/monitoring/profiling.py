@@ -2,31 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from penstock.components.columns.splits import mixed
-from penstock.components.monitoring import names
-from penstock.components.monitoring.distinct import Distinct
+from penstock.components.monitoring.counting import ColumnCounter
 from penstock.components.monitoring.grid import ColumnGrid, Grid
 from penstock.components.monitoring.profile import ColumnProfile, Profile
 from penstock.components.monitoring.values import (
-    Column,
-    as_array,
+    as_table,
     column_of,
-    hashes,
     name_counts,
     numbers,
 )
-from penstock.components.monitoring.windows import Window
-from penstock.schemas.errors import DataError
+from penstock.components.monitoring.windows import DAY, Window
+from penstock.schemas.errors import DataError, did_you_mean, quoted
 
-_SEED = np.uint64(0x2545F4914F6CDD1D)
+WORTH_A_THREAD = 1_000_000
+"""Values of a batch from which on its columns are counted by several threads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Logged:
+    """What rows do not say themselves about where they come from.
+
+    Attributes:
+        window: When they were logged.
+        model: Name of the model.
+        version: Version of the model that all of them are of; "" if not known.
+        version_column: The column that says it, if rows of several may come.
+        rate: The share of the traffic that they are.
+    """
+
+    window: Window
+    model: str = ""
+    version: str = ""
+    version_column: str | None = None
+    rate: float = 1.0
+
+
+class Profiler:
+    """Counts batches of rows of one window; may be sent to workers and merged."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.rows = 0
+        self.versions: dict[str, int] = {}
+        self.counters = {column.name: ColumnCounter(column) for column in grid}
+
+    def add(
+        self,
+        grid: Grid,
+        batch: pa.RecordBatch | pa.Table,
+        *,
+        version_column: str | None = None,
+        threads: int = 1,
+    ) -> None:
+        """Count the rows of a batch.
+
+        Args:
+            grid: The grid it was made with.
+            batch: Rows. A column of the grid that it does not have is missing in every
+                row; columns that the grid does not have are left out.
+            version_column: The column that says the version of the model.
+            threads: How many columns are counted at once.
+
+        Raises:
+            DataError: If the version's column is not there, or a column has parts but
+                no values.
+        """
+        here = set(batch.schema.names)
+        if version_column is not None and batch.num_rows:
+            if version_column not in here:
+                raise DataError(
+                    f"The version of the model is to be read from column "
+                    f"'{version_column}', which the rows do not have (they have "
+                    f"{quoted(here)}).{did_you_mean(version_column, here)}"
+                )
+            self._add_versions(batch.column(version_column), version_column)
+        self.rows += batch.num_rows
+
+        def count(column: ColumnGrid) -> None:
+            array = (
+                batch.column(column.name)
+                if column.name in here
+                else pa.nulls(batch.num_rows)
+            )
+            self.counters[column.name].add(column, column_of(array, column.name))
+
+        if threads > 1 and batch.num_rows * len(grid) >= WORTH_A_THREAD:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(count, grid))
+        else:
+            for column in grid:
+                count(column)
+
+    def _add_versions(self, values: Any, name: str) -> None:
+        column = column_of(values, name)
+        texts, counts, nan = name_counts(column.values)
+        for version, rows in zip(texts.to_pylist(), counts.tolist(), strict=True):
+            self.versions[version] = self.versions.get(version, 0) + rows
+        if unknown := column.missing + nan:
+            self.versions[""] = self.versions.get("", 0) + unknown
+
+    def merge(self, other: Profiler) -> None:
+        """Add what another profiler has counted on the same grid."""
+        self.rows += other.rows
+        for version, rows in other.versions.items():
+            self.versions[version] = self.versions.get(version, 0) + rows
+        for name, counter in other.counters.items():
+            self.counters[name].merge(counter)
+
+    def profile(self, grid: Grid, logged: Logged) -> Profile:
+        """Return the profile of all rows so far.
+
+        Raises:
+            DataError: If there were none.
+        """
+        if not self.rows:
+            raise DataError(
+                f"Window '{logged.window.name}' has no rows, so there is nothing to "
+                "profile. Check that its log was written, or give a longer window."
+            )
+        versions = {logged.version: self.rows} if logged.version else self.versions
+        columns = {each.name: self.counters[each.name].profile(each) for each in grid}
+        return Profile(
+            logged.window, logged.model, versions, self.rows, grid, columns, logged.rate
+        )
 
 
 def profile_table(
@@ -36,7 +143,9 @@ def profile_table(
     *,
     model: str = "",
     version: str = "",
+    version_column: str | None = None,
     rate: float = 1.0,
+    threads: int | None = None,
 ) -> Profile:
     """Profile the rows of a window.
 
@@ -49,26 +158,138 @@ def profile_table(
         window: When they were logged.
         model: Name of the model.
         version: Version of the model that all rows are of; "" if not known.
+        version_column: The column that says it instead.
         rate: The share of the traffic that the rows are.
+        threads: How many columns to count at once; one per processor if None.
 
     Raises:
-        DataError: If there are no rows, or a column has parts but no values.
+        DataError: If there are no rows, the version's column is not there, or a
+            column has parts but no values.
     """
-    if isinstance(table, Mapping):
-        arrays = {name: as_array(values) for name, values in table.items()}
-        table = pa.table(list(arrays.values()), names=list(arrays))
-    rows = table.num_rows
-    if not rows:
-        raise no_rows(window)
-    here = set(table.schema.names)
-    columns = {
-        column.name: profile_column(
-            column, table.column(column.name) if column.name in here else pa.nulls(rows)
+    return profile_batches(
+        grid,
+        [as_table(table)],
+        window,
+        model=model,
+        version=version,
+        version_column=version_column,
+        rate=rate,
+        threads=threads,
+    )
+
+
+def profile_batches(
+    grid: Grid,
+    batches: Iterable[pa.RecordBatch | pa.Table],
+    window: Window,
+    *,
+    model: str = "",
+    version: str = "",
+    version_column: str | None = None,
+    rate: float = 1.0,
+    threads: int | None = None,
+) -> Profile:
+    """Profile the rows of a window, batch after batch; see `profile_table`."""
+    profiler = Profiler(grid)
+    for batch in batches:
+        profiler.add(
+            grid,
+            batch,
+            version_column=version_column,
+            threads=processors() if threads is None else threads,
         )
-        for column in grid
-    }
-    versions = {version: rows} if version else {}
-    return Profile(window, model, versions, rows, grid, columns, rate)
+    logged = Logged(window, model, version, version_column, rate)
+    return profiler.profile(grid, logged)
+
+
+def profile_windows(
+    grid: Grid,
+    batches: Iterable[pa.RecordBatch | pa.Table],
+    time_column: str,
+    *,
+    seconds: float = DAY,
+    model: str = "",
+    version: str = "",
+    version_column: str | None = None,
+    rate: float = 1.0,
+) -> tuple[Profile, ...]:
+    """Profile rows by the windows that their times fall in.
+
+    Args:
+        grid: The reference grid.
+        batches: The rows, in any order.
+        time_column: When each was logged: a timestamp, or seconds since 1970 UTC.
+        seconds: Length of a window; they begin at its multiples since 1970 UTC.
+        model: Name of the model.
+        version: Version of the model that all rows are of; "" if not known.
+        version_column: The column that says it instead.
+        rate: The share of the traffic that the rows are.
+
+    Returns:
+        The profiles of the windows that have rows, in their order.
+
+    Raises:
+        DataError: If there are no rows, or a time is missing or no time.
+    """
+    profilers: dict[int, Profiler] = {}
+    for batch in batches:
+        for number, rows in _by_window(batch, time_column, seconds):
+            if number not in profilers:
+                profilers[number] = Profiler(grid)
+            profilers[number].add(grid, rows, version_column=version_column)
+    if not profilers:
+        raise DataError(
+            f"There are no rows to divide into windows by column '{time_column}'. "
+            "Check that the log was written."
+        )
+    return tuple(
+        profilers[number].profile(
+            grid,
+            Logged(
+                Window(number * seconds, (number + 1) * seconds),
+                model,
+                version,
+                version_column,
+                rate,
+            ),
+        )
+        for number in sorted(profilers)
+    )
+
+
+def _by_window(
+    batch: pa.RecordBatch | pa.Table, time_column: str, seconds: float
+) -> Iterator[tuple[int, pa.RecordBatch | pa.Table]]:
+    """Yield the rows of each window of a batch with the window's number since 1970."""
+    present = batch.schema.names
+    if time_column not in present:
+        raise DataError(
+            f"Column '{time_column}', which is to say when rows were logged, is not "
+            f"there (they have {quoted(present)}).{did_you_mean(time_column, present)}"
+        )
+    column = column_of(batch.column(time_column), time_column)
+    if not column.is_number or len(column.values) != column.rows:
+        raise DataError(
+            f"Column '{time_column}' is to say when rows were logged, and has "
+            f"{column.missing} rows without a value, of type {column.type}. Give a "
+            "timestamp, or seconds since 1970 UTC, in every row."
+        )
+    times = numbers(column.values).astype(np.float64)
+    if not np.isfinite(times).all():
+        raise DataError(
+            f"Column '{time_column}' is to say when rows were logged, and has "
+            f"{np.count_nonzero(~np.isfinite(times))} rows that are NaN or infinite. "
+            "Give seconds since 1970 UTC in every row."
+        )
+    if not len(times):
+        return
+    number = np.floor(times / seconds).astype(np.int64)
+    if (np.diff(number) < 0).any():
+        order = np.argsort(number, kind="stable")
+        batch, number = batch.take(pa.array(order)), number[order]
+    starts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
+    for start, end in itertools.pairwise([*starts.tolist(), len(number)]):
+        yield int(number[start]), batch.slice(start, end - start)
 
 
 def profile_column(grid: ColumnGrid, values: Any) -> ColumnProfile:
@@ -81,129 +302,13 @@ def profile_column(grid: ColumnGrid, values: Any) -> ColumnProfile:
     Raises:
         DataError: If the column has parts but no values.
     """
-    column = column_of(as_array(values), grid.name)
-    known: dict[str, Any] = {
-        "grid": grid,
-        "rows": column.rows,
-        "missing": column.missing,
-        "values": len(column.values),
-        "type": str(column.type),
-    }
-    if grid.kind == "category":
-        return ColumnProfile(**known, **_categories(grid, column))
-    if not column.is_number and not pa.types.is_boolean(column.values.type):
-        counts = np.zeros(grid.places, np.int64)
-        return ColumnProfile(**known, counts=counts, mistyped=len(column.values))
-    return ColumnProfile(**known, **_numeric(grid, numbers(column.values)))
+    counter = ColumnCounter(grid)
+    counter.add(grid, column_of(values, grid.name))
+    return counter.profile(grid)
 
 
-def _numeric(grid: ColumnGrid, values: npt.NDArray[Any]) -> dict[str, Any]:
-    values = np.sort(values.astype(np.float64))
-    nan = int(np.isnan(values).sum())
-    neg_inf = int((values == -np.inf).sum())
-    pos_inf = int((values == np.inf).sum())
-    finite = values[neg_inf : len(values) - nan - pos_inf]
-    counts = places(grid.edges, finite)
-    with np.errstate(over="ignore"):
-        apart = finite - grid.center
-        total, squares = float(apart.sum()), float((apart * apart).sum())
-    zeros = np.searchsorted(finite, 0.0, "right") - np.searchsorted(finite, 0.0, "left")
-    return {
-        "counts": counts,
-        "nan": nan,
-        "pos_inf": pos_inf,
-        "neg_inf": neg_inf,
-        "zeros": int(zeros),
-        "sum": total,
-        "sum_squares": squares,
-        "minimum": float(finite[0]) if len(finite) else np.nan,
-        "maximum": float(finite[-1]) if len(finite) else np.nan,
-        "distinct": Distinct.of_hashes(number_hashes(finite)),
-    }
-
-
-def places(edges: npt.NDArray[np.float64], ordered: npt.NDArray[Any]) -> Any:
-    """Return how many of some sorted values are in each place.
-
-    Args:
-        edges: Of the grid, shape (b,).
-        ordered: Finite and rising, shape (n,).
-
-    Returns:
-        Shape (b + 2,), int64.
-    """
-    if not len(edges):
-        return np.array([0, len(ordered)])
-    upto = np.searchsorted(ordered, edges, "right")
-    below = np.searchsorted(ordered, edges[:1], "left")
-    return np.diff(np.concatenate([[0], below, upto, [len(ordered)]])).astype(np.int64)
-
-
-def number_hashes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    """Return a well mixed 64-bit hash of each number, the same on every machine."""
-    bits = (values.astype(np.float64) + 0.0).view(np.uint64)
-    return mixed(bits ^ _SEED)
-
-
-def _categories(grid: ColumnGrid, column: Column) -> dict[str, Any]:
-    texts, counts, nan = name_counts(column.values)
-    found = hashes(texts)
-    place = pc.index_in(texts, value_set=pa.array(grid.categories, pa.string()))
-    place = place.fill_null(-1).to_numpy()
-    known = place >= 0
-    other = ~known & (grid.is_open or np.isin(found, grid.others))
-    total = np.zeros(grid.places, np.int64)
-    total[place[known]] = counts[known]
-    total[-1] = counts[other].sum()
-    fresh = np.flatnonzero(~known & ~other)
-    unseen = names.bounded(
-        dict(
-            zip(
-                texts.take(pa.array(fresh)).to_pylist(),
-                counts[fresh].tolist(),
-                strict=True,
-            )
-        )
-    )
-    return {
-        "counts": total,
-        "nan": nan,
-        "unseen": unseen.counts,
-        "unseen_other": unseen.other,
-        "unseen_error": unseen.error,
-        "distinct": Distinct.of_hashes(found),
-    }
-
-
-def profile_batches(
-    grid: Grid,
-    batches: Iterable[pa.RecordBatch],
-    window: Window,
-    *,
-    model: str = "",
-    version: str = "",
-    rate: float = 1.0,
-) -> Profile:
-    """Profile the rows of a window, batch after batch; see `profile_table`.
-
-    Raises:
-        DataError: If there are no rows, or a column has parts but no values.
-    """
-    total: Profile | None = None
-    for batch in batches:
-        if batch.num_rows:
-            found = profile_table(
-                grid, batch, window, model=model, version=version, rate=rate
-            )
-            total = found if total is None else total + found
-    if total is None:
-        raise no_rows(window)
-    return total
-
-
-def no_rows(window: Window) -> DataError:
-    """Return the error for a window without rows."""
-    return DataError(
-        f"Window '{window.name}' has no rows, so there is nothing to profile. Check "
-        "that its log was written, or give a longer window."
-    )
+def processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

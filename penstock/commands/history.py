@@ -89,6 +89,7 @@ def show(
 ) -> None:
     """Show the components of a run: how they ended, what they read and wrote."""
     from penstock.pipelines.environment import described
+    from penstock.pipelines.retraining import why_started
 
     opened = open_store(root, store, store_wait)
     record = opened.run(find_run_id(opened, run_id))
@@ -109,6 +110,8 @@ def show(
         f"run [bold]{record.id}[/] of pipeline [bold]{record.pipeline}[/], "
         f"{styled(record.state.value)}, started {when(record.started)}"
     )
+    for sentence in why_started(record):
+        console.print(sentence, markup=False)
     table = Table(box=None, pad_edge=False)
     for title in ("component", "state", "took", "read", "wrote", "reason"):
         table.add_column(title, overflow="fold")

@@ -99,6 +99,7 @@ def lineage(
         )
         return
     print_lineage(found, remarks, downstream=downstream)
+    _print_causes(found)
     if not downstream:
         _print_recipes(found)
         _print_story(found)
@@ -129,6 +130,17 @@ def _print_story(found: Lineage) -> None:
     console = new_console()
     console.print()
     console.print(table)
+
+
+def _print_causes(found: Lineage) -> None:
+    """Print why runs were started, where it was not somebody who just ran them."""
+    from penstock.pipelines.retraining import RetrainingDecision, why_decided
+
+    console = new_console()
+    for _, each in sorted(found.artifacts.items()):
+        if each.TYPE_NAME == RetrainingDecision.TYPE_NAME:
+            why = " ".join(why_decided(each))
+            console.print(f"\n{each.TYPE_NAME} {each.id}: {why}", markup=False)
 
 
 def _recipe_json(execution: ExecutionRecord) -> dict[str, Any]:
@@ -237,7 +249,7 @@ def _label(
     from rich.text import Text
 
     parts = [f"[cyan]{artifact.TYPE_NAME}[/] {artifact.id}"]
-    for key in ("span", "pushed_version", "blessed", "verdict", "auc"):
+    for key in ("span", "pushed_version", "blessed", "verdict", "auc", "reason"):
         value = artifact.properties.get(key)
         if value not in (None, ""):
             parts.append(plain(f"{key}={value}"))

@@ -148,15 +148,17 @@ class Store(RecentReader):
             run_id: Id of the run.
             properties: What else to record of it.
         """
-        parent = self._context("pipeline", pipeline)
-        child = self._context("pipeline_run", run_id)
-        link = self._pb.ParentContext(parent_id=parent.id, child_id=child.id)
-        self._patiently(lambda: self._mlmd.put_parent_contexts([link]))
         begun: dict[str, PropertyValue] = {
+            **properties,
             "penstock_state": RunState.RUNNING.value,
             "penstock_started": time.time(),
         }
-        self._update_context(child, {**properties, **begun})
+        parent = self._context("pipeline", pipeline)
+        # With all that is known of it: what is killed next has left no half of a run.
+        child = self._context("pipeline_run", run_id, begun)
+        link = self._pb.ParentContext(parent_id=parent.id, child_id=child.id)
+        self._put_once(lambda: self._mlmd.put_parent_contexts([link]))
+        self._update_context(child, begun)
 
     def end_run(self, run_id: str, state: RunState, reason: str) -> None:
         """Record how a run ended."""
