@@ -86,11 +86,13 @@ def carry_out(journal: Journal, id: int, load: Load) -> bool:
     """
     decision = journal.decision(id)
     run_id = decision.run_id
+    if decision.stage is Stage.ENDED:
+        return True
     with carrying_out(journal.folder, run_id, wait_seconds=_LOOKING_SECONDS) as is_free:
         if not is_free:
             return False
         decision = journal.decision(id)
-        if decision.stage is Stage.ENDED:
+        if decision.outcome:
             return True
         recipe = decision.recipe
         if not _has_begun(recipe, run_id):

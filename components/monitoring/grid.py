@@ -55,8 +55,8 @@ class ColumnGrid:
         others: Sorted 64-bit hashes, uint64, of the reference's values beyond them.
         is_open: Whether the reference has more values than can be told from unseen
             ones: then whatever is not a category counts as beyond them.
-        center: Mean of the reference's finite values, about which sums are taken.
-        scale: Their standard deviation.
+        center: Median of the reference's finite values, about which sums are taken: it
+            is within a standard deviation of the mean, so that nothing cancels.
     """
 
     name: str
@@ -70,7 +70,6 @@ class ColumnGrid:
     )
     is_open: bool = False
     center: float = 0.0
-    scale: float = 0.0
 
     def __post_init__(self) -> None:
         # A negative zero would make another hash of the same grid.
@@ -121,7 +120,6 @@ class ColumnGrid:
             "categories": self.categories,
             "is_open": self.is_open,
             "center": float(self.center).hex(),
-            "scale": float(self.scale).hex(),
             "edges": len(self.edges),
         }
         content = json.dumps(about, sort_keys=True, separators=(",", ":")).encode()

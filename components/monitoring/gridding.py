@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from penstock.components.columns.splits import mixed
 from penstock.components.monitoring.grid import (
     MOST_CATEGORIES,
     QUANTILES,
@@ -19,8 +21,7 @@ from penstock.components.monitoring.grid import (
     Role,
 )
 from penstock.components.monitoring.values import (
-    Column,
-    as_array,
+    as_table,
     column_of,
     hashes,
     kind_of,
@@ -32,86 +33,176 @@ from penstock.schemas.errors import DataError, did_you_mean, quoted
 MOST_OTHERS = 65_536
 """Most values beyond the categories that are told from unseen ones."""
 
+SAMPLE = 250_000
+"""Values that are kept of each numeric column when rows come in batches."""
+
+_MOST_NAMED = MOST_CATEGORIES + MOST_OTHERS
+
 
 def grid_of(
-    table: Any,
+    rows: Any,
     *,
     roles: Mapping[str, Role] | None = None,
     categories: Sequence[str] = (),
     columns: Sequence[str] | None = None,
 ) -> Grid:
     """Return the grid of reference rows; see `Grid.of`."""
-    rows = as_table(table)
-    roles = dict(roles or {})
-    for name in [*roles, *categories, *(columns or ())]:
-        if name not in rows.column_names:
-            raise DataError(
-                f"Column '{name}' is not in the reference (it has "
-                f"{quoted(rows.column_names)}).{did_you_mean(name, rows.column_names)}"
-            )
-    for name, role in roles.items():
-        if role not in ROLES:
-            raise DataError(
-                f"Column '{name}' cannot have the role '{role}'. Give one of "
-                f"{quoted(ROLES)}.{did_you_mean(role, ROLES)}"
-            )
-    if not rows.num_rows:
+    if isinstance(rows, (pa.Table, pa.RecordBatch, Mapping)):
+        batches: Iterable[Any] = [as_table(rows)]
+        most: float = math.inf
+    else:
+        batches, most = rows, SAMPLE
+    makers: list[_Maker] = []
+    count = 0
+    for batch in batches:
+        if not makers:
+            makers = _makers(batch.schema, roles or {}, categories, columns, most)
+        for maker in makers:
+            maker.add(batch.column(maker.name))
+        count += batch.num_rows
+    if not count:
         raise DataError(
             "The reference has no rows, so there is nothing to compare windows with. "
             "Give the rows that the model was trained on."
         )
-    return Grid.of_columns(
-        [
-            _column_grid(
-                name,
-                column_of(as_array(rows.column(name)), name),
-                roles.get(name, "feature"),
-                name in categories,
+    return Grid.of_columns([maker.column() for maker in makers])
+
+
+def _makers(
+    schema: pa.Schema,
+    roles: Mapping[str, Role],
+    categories: Sequence[str],
+    columns: Sequence[str] | None,
+    most: float,
+) -> list[_Maker]:
+    for name in [*roles, *categories, *(columns or ())]:
+        if name not in schema.names:
+            raise DataError(
+                f"Column '{name}' is not in the reference (it has "
+                f"{quoted(schema.names)}).{did_you_mean(name, schema.names)}"
             )
-            for name in (rows.column_names if columns is None else columns)
-        ]
-    )
-
-
-def as_table(table: Any) -> pa.Table:
-    """Return rows as one table: from a table, a batch, arrays by name, or batches."""
-    if isinstance(table, pa.Table):
-        return table
-    if isinstance(table, pa.RecordBatch):
-        return pa.Table.from_batches([table])
-    if isinstance(table, Mapping):
-        arrays = {name: as_array(values) for name, values in table.items()}
-        return pa.table(list(arrays.values()), names=list(arrays))
-    batches: list[pa.RecordBatch] = list(table)
-    if not batches:
-        return pa.table({})
-    return pa.Table.from_batches(batches)
-
-
-def _column_grid(
-    name: str, column: Column, role: Role, is_category: bool
-) -> ColumnGrid:
-    kind = str(column.type)
-    if is_category or kind_of(column.type) == "category":
-        kept, others, is_open = _categories(column)
-        return ColumnGrid(
+    for name, role in roles.items():
+        if role not in ROLES:
+            raise DataError(
+                f"Column '{name}' cannot have the role '{role}' (there are "
+                f"{quoted(ROLES)}).{did_you_mean(role, ROLES)}"
+            )
+    return [
+        _Maker(
             name,
-            "category",
-            role,
-            kind,
-            categories=kept,
-            others=others,
-            is_open=is_open,
+            schema.field(name).type,
+            roles.get(name, "feature"),
+            name in categories,
+            most,
         )
-    values = np.sort(numbers(column.values).astype(np.float64))
-    values = values[np.isfinite(values)]
-    edges = edges_of(values)
-    center, scale = 0.0, 0.0
-    if len(values):
-        # Halved, so that numbers near the largest float do not overflow.
-        center = float((values / 2).mean()) * 2
-        scale = float(values.std()) if np.abs(values[[0, -1]]).max() < 1e150 else 0.0
-    return ColumnGrid(name, "numeric", role, kind, edges, center=center, scale=scale)
+        for name in (schema.names if columns is None else columns)
+    ]
+
+
+class _Maker:
+    """Makes the grid of one column, batch after batch."""
+
+    def __init__(
+        self, name: str, kind: pa.DataType, role: Role, is_named: bool, most: float
+    ) -> None:
+        self.name, self.role, self.type = name, role, str(kind)
+        self.is_category = is_named or kind_of(kind) == "category"
+        self.sample = _Sample(most)
+        self.low, self.high = math.inf, -math.inf
+        self.named: dict[str, int] = {}
+        self.is_open = False
+
+    def add(self, array: Any) -> None:
+        column = column_of(array, self.name)
+        if self.is_category:
+            self._add_names(column.values)
+            return
+        found = numbers(column.values)
+        found = found[np.isfinite(found)]
+        if len(found):
+            self.low = min(self.low, float(found.min()))
+            self.high = max(self.high, float(found.max()))
+            self.sample.add(found)
+
+    def _add_names(self, values: pa.Array) -> None:
+        texts, counts, _ = name_counts(values)
+        for name, count in zip(texts.to_pylist(), counts.tolist(), strict=True):
+            self.named[name] = self.named.get(name, 0) + count
+        if len(self.named) > 2 * _MOST_NAMED:
+            # Too many for their hashes to be kept: only the first ones matter now.
+            self.is_open = True
+            self.named = dict(self._ranked()[:_MOST_NAMED])
+
+    def _ranked(self) -> list[tuple[str, int]]:
+        return sorted(self.named.items(), key=lambda each: (-each[1], each[0]))
+
+    def column(self) -> ColumnGrid:
+        """Return the grid."""
+        if self.is_category:
+            ranked = [name for name, _ in self._ranked()]
+            beyond = ranked[MOST_CATEGORIES:]
+            is_open = self.is_open or len(beyond) > MOST_OTHERS
+            others = pa.array([] if is_open else beyond, pa.string())
+            return ColumnGrid(
+                self.name,
+                "category",
+                self.role,
+                self.type,
+                categories=tuple(ranked[:MOST_CATEGORIES]),
+                others=np.sort(hashes(others)),
+                is_open=is_open,
+            )
+        values = np.sort(self.sample.values().astype(np.float64))
+        if len(values):
+            values[0], values[-1] = self.low, self.high
+        return ColumnGrid(
+            self.name,
+            "numeric",
+            self.role,
+            self.type,
+            edges_of(values),
+            center=float(values[len(values) // 2]) if len(values) else 0.0,
+        )
+
+
+class _Sample:
+    """Values of a column: all, then a half, a quarter ... of them, chosen by a hash.
+
+    The hash is of the value's number in the column, so that how they come in batches
+    does not matter.
+    """
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+        self.seen = self.kept = self.bits = 0
+        self.parts: list[npt.NDArray[Any]] = []
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        if self.bits:
+            numbered = np.arange(self.seen, self.seen + len(values), dtype=np.uint64)
+            values = values[self._chosen(numbered)]
+            self.seen += len(numbered)
+        else:
+            self.seen += len(values)
+        self.parts.append(values)
+        self.kept += len(values)
+        while self.kept > self.most:
+            self._halve()
+
+    def _halve(self) -> None:
+        numbered = np.arange(self.seen, dtype=np.uint64)
+        numbered = numbered[self._chosen(numbered)]
+        self.bits += 1
+        self.parts = [self.values()[self._chosen(numbered)]]
+        self.kept = len(self.parts[0])
+
+    def _chosen(self, numbered: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        mask = np.uint64((1 << self.bits) - 1)
+        return np.asarray(mixed(numbered.copy()) & mask == 0)
+
+    def values(self) -> npt.NDArray[Any]:
+        """Return those that are in it."""
+        return np.concatenate(self.parts) if self.parts else np.zeros(0)
 
 
 def edges_of(values: Floats) -> Floats:
@@ -133,16 +224,3 @@ def edges_of(values: Floats) -> Floats:
     ranks = np.maximum(-(-shares // (QUANTILES - 1)) - 1, 0)
     chosen = values[ranks]
     return np.asarray(chosen[np.concatenate([[True], chosen[1:] != chosen[:-1]])])
-
-
-def _categories(
-    column: Column,
-) -> tuple[tuple[str, ...], npt.NDArray[np.uint64], bool]:
-    texts, counts, _ = name_counts(column.values)
-    named = list(zip(texts.to_pylist(), counts.tolist(), strict=True))
-    ranked = sorted(range(len(named)), key=lambda each: (-named[each][1], named[each]))
-    kept = tuple(named[each][0] for each in ranked[:MOST_CATEGORIES])
-    beyond = ranked[MOST_CATEGORIES:]
-    if len(beyond) > MOST_OTHERS:
-        return kept, np.zeros(0, np.uint64), True
-    return kept, np.sort(hashes(texts)[np.array(beyond, np.int64)]), False

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from penstock.components.monitoring.counting import ColumnCounter
 from penstock.components.monitoring.grid import ColumnGrid, Grid
 from penstock.components.monitoring.profile import ColumnProfile, Profile
-from penstock.components.monitoring.values import as_array, column_of, name_counts
-from penstock.components.monitoring.windows import Window
+from penstock.components.monitoring.values import (
+    as_table,
+    column_of,
+    name_counts,
+    numbers,
+)
+from penstock.components.monitoring.windows import DAY, Window
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 WORTH_A_THREAD = 1_000_000
@@ -82,7 +89,7 @@ class Profiler:
 
         def count(column: ColumnGrid) -> None:
             array = (
-                as_array(batch.column(column.name))
+                batch.column(column.name)
                 if column.name in here
                 else pa.nulls(batch.num_rows)
             )
@@ -96,7 +103,7 @@ class Profiler:
                 count(column)
 
     def _add_versions(self, values: Any, name: str) -> None:
-        column = column_of(as_array(values), name)
+        column = column_of(values, name)
         texts, counts, nan = name_counts(column.values)
         for version, rows in zip(texts.to_pylist(), counts.tolist(), strict=True):
             self.versions[version] = self.versions.get(version, 0) + rows
@@ -159,12 +166,9 @@ def profile_table(
         DataError: If there are no rows, the version's column is not there, or a
             column has parts but no values.
     """
-    if isinstance(table, Mapping):
-        arrays = {name: as_array(values) for name, values in table.items()}
-        table = pa.table(list(arrays.values()), names=list(arrays))
     return profile_batches(
         grid,
-        [table],
+        [as_table(table)],
         window,
         model=model,
         version=version,
@@ -198,6 +202,96 @@ def profile_batches(
     return profiler.profile(grid, logged)
 
 
+def profile_windows(
+    grid: Grid,
+    batches: Iterable[pa.RecordBatch | pa.Table],
+    time_column: str,
+    *,
+    seconds: float = DAY,
+    model: str = "",
+    version: str = "",
+    version_column: str | None = None,
+    rate: float = 1.0,
+) -> tuple[Profile, ...]:
+    """Profile rows by the windows that their times fall in.
+
+    Args:
+        grid: The reference grid.
+        batches: The rows, in any order.
+        time_column: When each was logged: a timestamp, or seconds since 1970 UTC.
+        seconds: Length of a window; they begin at its multiples since 1970 UTC.
+        model: Name of the model.
+        version: Version of the model that all rows are of; "" if not known.
+        version_column: The column that says it instead.
+        rate: The share of the traffic that the rows are.
+
+    Returns:
+        The profiles of the windows that have rows, in their order.
+
+    Raises:
+        DataError: If there are no rows, or a time is missing or no time.
+    """
+    profilers: dict[int, Profiler] = {}
+    for batch in batches:
+        for number, rows in _by_window(batch, time_column, seconds):
+            if number not in profilers:
+                profilers[number] = Profiler(grid)
+            profilers[number].add(grid, rows, version_column=version_column)
+    if not profilers:
+        raise DataError(
+            f"There are no rows to divide into windows by column '{time_column}'. "
+            "Check that the log was written."
+        )
+    return tuple(
+        profilers[number].profile(
+            grid,
+            Logged(
+                Window(number * seconds, (number + 1) * seconds),
+                model,
+                version,
+                version_column,
+                rate,
+            ),
+        )
+        for number in sorted(profilers)
+    )
+
+
+def _by_window(
+    batch: pa.RecordBatch | pa.Table, time_column: str, seconds: float
+) -> Iterator[tuple[int, pa.RecordBatch | pa.Table]]:
+    """Yield the rows of each window of a batch with the window's number since 1970."""
+    present = batch.schema.names
+    if time_column not in present:
+        raise DataError(
+            f"Column '{time_column}', which is to say when rows were logged, is not "
+            f"there (they have {quoted(present)}).{did_you_mean(time_column, present)}"
+        )
+    column = column_of(batch.column(time_column), time_column)
+    if not column.is_number or len(column.values) != column.rows:
+        raise DataError(
+            f"Column '{time_column}' is to say when rows were logged, and has "
+            f"{column.missing} rows without a value, of type {column.type}. Give a "
+            "timestamp, or seconds since 1970 UTC, in every row."
+        )
+    times = numbers(column.values).astype(np.float64)
+    if not np.isfinite(times).all():
+        raise DataError(
+            f"Column '{time_column}' is to say when rows were logged, and has "
+            f"{np.count_nonzero(~np.isfinite(times))} rows that are NaN or infinite. "
+            "Give seconds since 1970 UTC in every row."
+        )
+    if not len(times):
+        return
+    number = np.floor(times / seconds).astype(np.int64)
+    if (np.diff(number) < 0).any():
+        order = np.argsort(number, kind="stable")
+        batch, number = batch.take(pa.array(order)), number[order]
+    starts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
+    for start, end in itertools.pairwise([*starts.tolist(), len(number)]):
+        yield int(number[start]), batch.slice(start, end - start)
+
+
 def profile_column(grid: ColumnGrid, values: Any) -> ColumnProfile:
     """Profile the values of one column.
 
@@ -209,7 +303,7 @@ def profile_column(grid: ColumnGrid, values: Any) -> ColumnProfile:
         DataError: If the column has parts but no values.
     """
     counter = ColumnCounter(grid)
-    counter.add(grid, column_of(as_array(values), grid.name))
+    counter.add(grid, column_of(values, grid.name))
     return counter.profile(grid)
 
 

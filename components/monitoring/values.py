@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -61,12 +62,23 @@ def as_array(values: Any) -> pa.Array:
     return pa.array(values)
 
 
-def column_of(array: pa.Array, name: str) -> Column:
-    """Return the values of an array.
+def as_table(rows: Any) -> pa.Table:
+    """Return rows as a table: one, a batch, or arrays by name."""
+    if isinstance(rows, pa.RecordBatch):
+        return pa.Table.from_batches([rows])
+    if isinstance(rows, Mapping):
+        arrays = {name: as_array(values) for name, values in rows.items()}
+        return pa.table(list(arrays.values()), names=list(arrays))
+    return rows
+
+
+def column_of(values: Any, name: str) -> Column:
+    """Return a column that an array, Arrow's or another, holds.
 
     Raises:
         DataError: If its type has no values of its own, as a struct.
     """
+    array = as_array(values)
     rows, missing, kind = len(array), array.null_count, array.type
     values = array
     while _is_list(values.type):
@@ -127,10 +139,8 @@ def _seconds(values: pa.Array) -> npt.NDArray[np.float64]:
     kind = values.type
     if pa.types.is_date32(kind):
         return np.asarray(values.cast(pa.int32()).to_numpy() * 86_400.0)
-    if pa.types.is_date64(kind):
-        unit = "ms"
-    else:
-        unit = kind.unit
+    # As in 'timestamp[ms, tz=UTC]': not every type has its unit as an attribute.
+    unit = str(kind).partition("[")[2].rstrip("]").partition(",")[0]
     if pa.types.is_time32(kind):
         values = values.cast(pa.int32())
     per_second = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
@@ -170,7 +180,10 @@ def name_counts(
             values = pa.array(doubles[~is_nan])
         pairs = pc.value_counts(values)
         unique, counts = pairs.field("values"), pairs.field("counts").to_numpy()
-    return *_together(_texts(unique), counts.astype(np.int64)), nan
+    texts, counts = _texts(unique), counts.astype(np.int64)
+    if texts.equals(unique) and not pa.types.is_dictionary(kind):
+        return texts, counts, nan  # one of each, as they came
+    return *_together(texts, counts), nan
 
 
 def hashes(texts: pa.StringArray) -> Hashes:

@@ -111,6 +111,10 @@ class Window:
         return {"start": iso(self.start), "end": iso(self.end), "name": self.name}
 
 
+UNDATED = Window(0.0, 1.0)
+"""The window of rows that do not say when they were logged, as training data."""
+
+
 def iso(seconds: float) -> str:
     """Return a time as '2026-11-30T00:00:00Z', with microseconds where it has any."""
     return _time(seconds).isoformat().replace("+00:00", "Z")

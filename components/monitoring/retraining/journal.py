@@ -569,7 +569,8 @@ def _answer(
         f"SELECT MAX(ended) FROM decisions WHERE model = ? AND answer IN ({marks})",
         (wish.model, *counted),
     ).fetchone()
-    if last is not None and now < last + limits.cool_down_seconds:
+    # Where the clock was set back since, by a little: a lot is no reason to wait.
+    if last is not None and abs(now - last) < limits.cool_down_seconds:
         return Answer.COOL_DOWN, (
             f"The last one ended {_length(now - last)} ago; until "
             f"{_moment(last + limits.cool_down_seconds)} '{wish.model}' cools down."
