@@ -30,12 +30,12 @@ from penstock.schemas.errors import DataError, did_you_mean
 MONTH = 30.4
 """Days of a month."""
 
-_WINDOWS = 121
+_WINDOWS = 91
 _BATCHES = 10
 _REPLAYS = 40
 _LEAST_PATHS = 3
 _SAMPLE = _BATCHES * _LEAST_PATHS
-_COLUMN_WINDOWS = 1_200_000
+_COLUMN_WINDOWS = 700_000
 _LEVELS = np.exp(np.linspace(math.log(1e-5), math.log(0.5), 109))
 _LONGEST_ALERTS = 3.0
 

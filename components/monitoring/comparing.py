@@ -311,7 +311,7 @@ def _critical(
     current: ColumnProfile,
 ) -> float:
     """Return the least value that has at most a p-value."""
-    from scipy import special, stats
+    from scipy import special
 
     n, m = sizes
     size = float(kernels.harmonic(n, m))
@@ -319,7 +319,7 @@ def _critical(
         return math.nan
     z = -float(special.ndtri(p / 2))
     if drift_type == "ks":
-        return float(stats.kstwo.isf(p, max(round(size), 1)))
+        return kernels.ks_critical(p, n, m)
     if drift_type == "mean_shift":
         return math.sqrt(math.pi / 3) * z / math.sqrt(size)
     if drift_type == "chi_squared":

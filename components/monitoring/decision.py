@@ -398,6 +398,7 @@ class _Judged:
         # is not says what it is about.
         told = seen[-1] if seen else self.windows[-1]
         clearest = told.columns[name].clearest(level, self.effects)
+        plainest = told.columns[name].plainest(level, self.effects)
         ratio = 0.0
         if clearest is not None:
             ratio = clearest.effect / max(self.effects[clearest.drift_type], 1e-6)
@@ -418,7 +419,7 @@ class _Judged:
             score=score,
             windows=tuple(window.window.name for window in seen),
             slices=tuple(slices),
-            explanation=_explanation(told.columns[name], clearest, slices),
+            explanation=_explanation(told.columns[name], plainest, slices),
         )
 
     def _column_level(self, role: str) -> float:

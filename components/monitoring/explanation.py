@@ -64,12 +64,13 @@ def moved(reference: ColumnProfile, current: ColumnProfile) -> str:
     label = labels[at]
     if label == "unseen before":
         return f"{percent(right[at])} of the values are unseen before{names}"
-    if reference.grid.kind == "category" and not label.endswith("others"):
-        label = f"'{label}'"
-    return (
-        f"{more} values {'are ' if reference.grid.kind == 'category' else ''}{label}: "
-        f"{percent(right[at])} instead of {percent(left[at])}"
-    )
+    if reference.grid.kind == "category":
+        label = f"are {label}" if label.endswith("others") else f"are '{label}'"
+    elif " to " in label:
+        label = f"from {label}"
+    elif not label.startswith(("below", "above")):
+        label = f"equal to {label}"
+    return f"{more} values {label}: {percent(right[at])} instead of {percent(left[at])}"
 
 
 def sentence_of(
@@ -84,7 +85,7 @@ def sentence_of(
         "mean_shift": f"Values are {direction} by {abs(value):.3f} standard deviations",
         "ks": f"The distribution functions are up to {percent(value)} apart",
         "chi_squared": f"Pearson's statistic of the bins is {value:.1f}",
-        "l_infinity": f"The share of one value changed by {percent(value)}",
+        "l_infinity": f"Shares of single values changed by up to {percent(value)}",
         "missing": (
             f"{percent(after)} of the rows have no value instead of {percent(before)}"
         ),

@@ -250,6 +250,16 @@ def fast_ks_p(distance: npt.ArrayLike, n: npt.ArrayLike, m: npt.ArrayLike) -> Ar
     return p
 
 
+def ks_critical(p: float, n: float, m: float) -> float:
+    """Return the distance that has a p-value by `fast_ks_p`."""
+    from scipy import special
+
+    size = max(float(harmonic(n, m)), 1.0)
+    moved = float(special.kolmogi(p))
+    t = (moved - 1 / (6 * math.sqrt(size)) + 1 / (4 * size)) / (1 + 1 / (4 * size))
+    return min(t / math.sqrt(size), 1.0)
+
+
 def bins_of(reference: Array, bins: int = 10) -> Array:
     """Return where bins of about equal shares of the reference begin, as places.
 

@@ -38,6 +38,8 @@ DRIFT_TYPES = (
 SHOWN = ("psi", "js", "hellinger", "wasserstein")
 """Those that are only shown: others of the same places are tested."""
 
+_WHOLE = ("chi_squared", "ks")
+
 Label = Literal["none", "moderate", "major"]
 
 
@@ -154,11 +156,10 @@ class ColumnEvidence:
         return min([1.0, *found])
 
     def clearest(self, level: float, effects: Mapping[str, float]) -> Measure | None:
-        """Return the measure that says most plainly what happened.
+        """Return the test whose effect is the greatest multiple of its limit.
 
-        Of the tests that are significant at a level and matter, the one whose effect
-        is the greatest multiple of its limit; without one that is, the one with the
-        smallest p-value; None if nothing was tested.
+        Of those that are significant at a level and matter; without one that is, the
+        one with the smallest p-value; None if nothing was tested.
         """
         tested = list(self._tested())
         passed = [
@@ -169,6 +170,22 @@ class ColumnEvidence:
         if passed:
             return max(passed, key=lambda m: m.effect / max(_of(effects, m), 1e-6))
         return min(tested, key=lambda pair: pair[0])[1] if tested else None
+
+    def plainest(self, level: float, effects: Mapping[str, float]) -> Measure | None:
+        """Return the test that says most plainly what happened.
+
+        As `clearest`, but one of a mean, a share or a value before one of the whole
+        distribution, which only says that something did.
+        """
+        plain = [each for each in self.measures if each.drift_type not in _WHOLE]
+        found = dataclasses.replace(self, measures=tuple(plain)).clearest(
+            level, effects
+        )
+        if found is not None and found.p_value is not None:
+            weight = WEIGHTS[self.kind].get(found.drift_type, 1.0)
+            if found.p_value / weight <= level:
+                return found
+        return self.clearest(level, effects)
 
     def _tested(self) -> Iterator[tuple[float, Measure]]:
         """Yield the measures that are tested, with their p-values by weight."""
