@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from penstock.components.monitoring.observation import Observation
     from penstock.components.monitoring.profile import Profile
-    from penstock.components.monitoring.reference import Reference, Season
-    from penstock.components.monitoring.watched import Look, Policy, Watched
+    from penstock.components.monitoring.reference import Reference
+    from penstock.components.monitoring.watched import Look, Watched
     from penstock.components.monitoring.windows import Window
 
 _EPOCH = datetime.date(1970, 1, 1)

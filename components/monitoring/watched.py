@@ -1,9 +1,9 @@
 """What is kept of a watched model in a folder, and how a window of it is looked at.
 
-Below `<folder>/<model>`: `references/` (each frozen, by its id), `reference.json` (which
-one counts), `thresholds/` (by reference, budget and size), `profiles/` (one file per
-window, kept for good) and `windows/<name>/` with the evidence, the document and the page
-of each window. Everything can be made again from references and profiles.
+Below `<folder>/<model>`: `references/`, each frozen, by its id; `reference.json`, which
+of them counts; `thresholds/`, by reference, policy and size; `profiles/`, a file per
+window, kept for good; `windows/<name>/`, with evidence, document and page of each. All
+but references and profiles can be made again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Verbs about drift: look at a log, and decide about the past as another policy would."""
+"""Verbs about drift: look at a log, decide again about the past."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from penstock.commands.terminal import (
     NOT_ENOUGH_DATA,
     SAID_NO,
     new_console,
+    noise_kept,
     plain,
     print_json,
 )
@@ -157,6 +158,8 @@ def drift(
 
     Exits with 3 if the last window is an alert, and with 4 if it had too little data.
     """
+    import tempfile
+
     from penstock.components.columns.whole import write_whole
     from penstock.components.monitoring.junit import render_junit
     from penstock.components.monitoring.logs import LogFormat, read_log
@@ -166,7 +169,6 @@ def drift(
     importances = _importances(importance or [])
     policy = Policy(budget=budget, k=k, m=m, min_rows=min_rows)
     watched = Watched(folder, model)
-    seconds = HOUR if hourly else DAY
     found = read_log(
         *log,
         window=Window.day(day) if day else None,
@@ -179,13 +181,17 @@ def drift(
         ),
         version=version or None,
     )
-    with watched.alone():
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-") as scratch,
+        noise_kept(Path(scratch), verbose=False),
+        watched.alone(),
+    ):
         looks = _looks(
             watched,
             found,
             _reference(watched, reference, split, found, category or []),
             policy,
-            seconds,
+            HOUR if hourly else DAY,
             importances,
         )
     last = looks[-1]
