@@ -85,6 +85,8 @@ def alertmanager_configuration(options: AlertmanagerOptions) -> dict[str, Any]:
                 "continue": True,
             }
         )
+        # A route that goes on leads to its next neighbor, never back to its parent.
+        routes.append({"receiver": PEOPLE})
         receivers.append({"name": RETRAINING, "webhook_configs": [_hook(options)]})
     return {
         "route": {
