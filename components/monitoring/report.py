@@ -444,11 +444,11 @@ def _decided(document: Document) -> list[str]:
         return ["No budget of false alerts is in force, so nothing is called drift."]
     sentences = [*_allowance(budget), *_rule(budget)]
     if gates := _gates(document["columns"]):
-        sentences.append(f"An effect counts from: {gates}.")
-    sentences.append(
-        "The ratio of a measure is 1 where it is as much as counts in one window: it "
-        "is the smaller one of effect by threshold and value by critical value."
-    )
+        sentences += [
+            f"An effect counts from: {gates}.",
+            "The ratio of a measure is 1 where it is as much as counts in one window: "
+            "it is the smaller one of effect by threshold and value by critical value.",
+        ]
     return sentences
 
 
@@ -469,13 +469,13 @@ def _allowance(budget: BudgetOf) -> list[str]:
 def _rule(budget: BudgetOf) -> list[str]:
     level = budget["level"]
     sentences = [
-        f"A column alerts if it is significant in {budget['k']} of the last "
+        f"What is watched alerts if it is significant in {budget['k']} of the last "
         f"{budget['m']} windows and its effect is large enough to matter."
     ]
     if level is not None:
         sentences.append(
             f"The significance level of the whole model is "
-            f"{figures.short(level)}, shared by all columns and slices."
+            f"{figures.short(level)}, shared by all that is watched."
         )
     sentences.append(
         f"A window of fewer than {budget['min_rows']:,} rows decides nothing."

@@ -302,10 +302,10 @@ def test_the_budget_and_the_thresholds_are_told_in_words() -> None:
     for sentence in (
         "One false alert a month is allowed for this model; replayed without drift, "
         "the rule gives 0.93, one in 32.6 windows.",
-        "A column alerts if it is significant in 2 of the last 3 windows and its "
-        "effect is large enough to matter.",
-        "The significance level of the whole model is 1.2e−4, shared by all columns "
-        "and slices.",
+        "What is watched alerts if it is significant in 2 of the last 3 windows and "
+        "its effect is large enough to matter.",
+        "The significance level of the whole model is 1.2e−4, shared by all "
+        "that is watched.",
         "A window of fewer than 500 rows decides nothing.",
         "An effect counts from: ks 0.03, l_infinity 0.1, mean_shift 0.1, missing "
         "0.01, psi 0.1, unseen 0.01.",
