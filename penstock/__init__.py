@@ -19,6 +19,7 @@ from penstock.pipelines.inputs import (
     Resolve,
     Served,
     Spans,
+    TrainedOn,
     Where,
 )
 from penstock.pipelines.metadata import RunState, State, Store
@@ -60,6 +61,7 @@ __all__ = [
     "Spans",
     "State",
     "Store",
+    "TrainedOn",
     "Where",
     "field",
     "output",

@@ -299,7 +299,9 @@ class _Served:
     def nearest(self, store: Store, pipeline: str, component: Component) -> str:
         if not Path(self.serving_dir).exists():
             return f"'{self.serving_dir}' does not exist."
-        return f"'{self.serving_dir}' has no version that is served."
+        if self._version() is None:
+            return f"'{self.serving_dir}' has no version that is served."
+        return ""
 
     def _version(self) -> int | None:
         if not Path(self.serving_dir).exists():
@@ -307,6 +309,40 @@ class _Served:
         from penstock.pipelines import served
 
         return served.served_version(Path(self.serving_dir))
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainedOn:
+    served: _Served
+
+    def __str__(self) -> str:
+        return _said("TrainedOn", f"'{self.served.serving_dir}'")
+
+    def resolve(self, store: Store, pipeline: str, component: Component) -> Found:
+        model = self.served.resolve(store, pipeline, component)
+        if not isinstance(model, Model):
+            return None
+        read = [
+            each
+            for record in store.producers([model])
+            for inputs in record.inputs.values()
+            for each in inputs
+            if isinstance(each, Examples)
+        ]
+        for each in read:
+            if store.find_live(each.id or 0) is None:
+                raise DataError(
+                    f"Examples {each.id}, which the model behind the served version of "
+                    f"'{self.served.serving_dir}' was trained on, are deleted. Pin "
+                    "the model while it is served, and train it again."
+                )
+        return tuple(read) or None
+
+    def nearest(self, store: Store, pipeline: str, component: Component) -> str:
+        return self.served.nearest(store, pipeline, component) or (
+            f"The model behind the served version of '{self.served.serving_dir}' was "
+            "made of no Examples."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -618,6 +654,23 @@ def Served(serving_dir: str | Path) -> Model:
     except ServingError as error:
         raise PipelineError(str(error)) from None
     return Model(source=_Served(str(serving_dir)))
+
+
+def TrainedOn(serving_dir: str | Path) -> tuple[Examples, ...]:
+    """Promise the Examples that the model behind the stable version was trained on.
+
+    They are what its producer read. Where nothing is served yet, or the model was made
+    of no Examples, a field that may be left out gets nothing.
+
+    Args:
+        serving_dir: The serving directory.
+
+    Raises:
+        PipelineError: If it is a URL.
+    """
+    served = Served(serving_dir).source
+    assert isinstance(served, _Served)
+    return (Examples(source=_TrainedOn(served)),)
 
 
 def Where(expression: str, kind: type[A], *, component: str = "") -> A:

@@ -65,7 +65,8 @@ class BudgetOf(TypedDict):
 class MeasureOf(TypedDict):
     """One drift measure of a column.
 
-    `ratio` is effect by threshold; `label` is of the customary bands of PSI, or empty.
+    `ratio` is 1 where it is as much as counts; `label` is of the customary bands of
+    PSI, and "none" for other measures.
     """
 
     type: str
@@ -94,6 +95,15 @@ class DistributionOf(TypedDict):
     current: list[float]
 
 
+class SliceOf(TypedDict):
+    """What became of a column within one slice."""
+
+    slice: str
+    state: State
+    p_value: float | None
+    sentence: str
+
+
 class ColumnOf(TypedDict):
     """What became of one column; `rank` is 1 for the one that changed most."""
 
@@ -108,6 +118,7 @@ class ColumnOf(TypedDict):
     missing: SharesOf
     measures: list[MeasureOf]
     distribution: DistributionOf | None
+    slices: NotRequired[list[SliceOf]]
 
 
 class SkewOfColumn(TypedDict):

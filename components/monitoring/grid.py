@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from penstock.components.monitoring.places import Buckets, buckets_of
+from penstock.components.monitoring.places import Search
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 Floats = npt.NDArray[np.float64]
@@ -55,8 +56,8 @@ class ColumnGrid:
         others: Sorted 64-bit hashes, uint64, of the reference's values beyond them.
         is_open: Whether the reference has more values than can be told from unseen
             ones: then whatever is not a category counts as beyond them.
-        center: Mean of the reference's finite values, about which sums are taken.
-        scale: Their standard deviation.
+        center: Median of the reference's finite values, about which sums are taken: it
+            is within a standard deviation of the mean, so that nothing cancels.
     """
 
     name: str
@@ -70,7 +71,6 @@ class ColumnGrid:
     )
     is_open: bool = False
     center: float = 0.0
-    scale: float = 0.0
 
     def __post_init__(self) -> None:
         # A negative zero would make another hash of the same grid.
@@ -99,9 +99,24 @@ class ColumnGrid:
         return {name: place for place, name in enumerate(self.categories)}
 
     @functools.cached_property
-    def buckets(self) -> Buckets | None:
-        """What finds the place of a number, if it is worth it."""
-        return buckets_of(self.edges)
+    def search(self) -> Search:
+        """What finds the place of a number."""
+        return Search.of(self.edges)
+
+    @functools.cached_property
+    def short_search(self) -> Search:
+        """What finds the place of a number that was rounded to float32.
+
+        Edges are rounded, too: 1.1 of float32 is more than 1.1 of float64, and has the
+        place of the value that it was.
+        """
+        with np.errstate(over="ignore"):
+            return Search.of(self.edges.astype(np.float32).astype(np.float64))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the reference's values were float32."""
+        return bool({"float", "halffloat"} & set(re.split(r"\W+", self.type)))
 
     @functools.cached_property
     def category_array(self) -> Any:
@@ -121,7 +136,6 @@ class ColumnGrid:
             "categories": self.categories,
             "is_open": self.is_open,
             "center": float(self.center).hex(),
-            "scale": float(self.scale).hex(),
             "edges": len(self.edges),
         }
         content = json.dumps(about, sort_keys=True, separators=(",", ":")).encode()

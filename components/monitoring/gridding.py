@@ -155,20 +155,13 @@ class _Maker:
         values = np.sort(self.sample.values().astype(np.float64))
         if len(values):
             values[0], values[-1] = self.low, self.high
-        center = scale = 0.0
-        if len(values):
-            # Halved, so that the sum of numbers near the largest float is one.
-            largest = max(abs(self.low), abs(self.high), 1.0)
-            center = float((values / largest).mean()) * largest
-            scale = float((values / largest).std()) * largest
         return ColumnGrid(
             self.name,
             "numeric",
             self.role,
             self.type,
             edges_of(values),
-            center=center,
-            scale=scale,
+            center=float(values[len(values) // 2]) if len(values) else 0.0,
         )
 
 

@@ -60,6 +60,8 @@ def together(one: Unseen, two: Unseen) -> Unseen:
     """Return the counts of both, however many names that makes; errors add up."""
     if not (two.counts or two.other):
         return one
+    if not (one.counts or one.other):
+        return two
     total = dict(one.counts)
     for name, count in two.counts.items():
         total[name] = total.get(name, 0) + count

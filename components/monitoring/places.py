@@ -18,7 +18,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _PER_EDGE = 16
-_MOST_SEARCHED = 1 / 8
+_MOST_SEARCHED = 1 / 4
+# One edge in so many, on each side, may be far out: it is searched for instead.
+_PER_OUTLIER = 512
 _ALL_BUT_SIGN = np.int64(2**63 - 1)
 
 
@@ -52,8 +54,9 @@ class Buckets:
         if self.by == "value":
             bucket = _by_value(values, float(self.first), self.scale, len(self.before))
         else:
-            bucket = _by_digits(values, int(self.first), int(self.scale))
-            np.clip(bucket, 0, len(self.before) - 1, out=bucket)
+            bucket = _by_digits(
+                values, int(self.first), int(self.scale), len(self.before)
+            )
         found = self.before.take(bucket).astype(np.int64)
         found += values > self._ended.take(found)
         searched = np.flatnonzero(self.has_many.take(bucket))
@@ -67,6 +70,47 @@ class Buckets:
     _ended: Floats = dataclasses.field(init=False, repr=False)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Search:
+    """What counts numbers between edges.
+
+    Attributes:
+        edges: Shape (b,), rising; equal ones share their numbers' place, the first.
+        buckets: None if none suit the edges: then numbers are sorted instead.
+    """
+
+    edges: Floats
+    buckets: Buckets | None
+
+    @classmethod
+    def of(cls, edges: Floats) -> Search:
+        """Return the search for some edges, shape (b,), rising."""
+        return cls(edges, buckets_of(edges))
+
+    def counts(self, values: Floats) -> Ints:
+        """Return how many values are in each place.
+
+        Args:
+            values: Finite, shape (n,).
+
+        Returns:
+            Shape (b + 2,): below the first edge, equal to it, in (first, second], ...,
+            above the last.
+        """
+        if not len(self.edges):
+            return np.array([0, len(values)])
+        if self.buckets is None:
+            ordered = np.sort(values)
+            upto = np.searchsorted(ordered, self.edges, "right")
+            found = np.diff(upto, prepend=0, append=len(ordered))
+        else:
+            found = np.bincount(
+                self.buckets.edges_below(values), minlength=len(self.edges) + 1
+            )
+        below = int(np.count_nonzero(values < self.edges[0]))
+        return np.concatenate([[below, found[0] - below], found[1:]])
+
+
 def buckets_of(edges: Floats) -> Buckets | None:
     """Return the better map for some edges; None if too many would share a bucket.
 
@@ -76,22 +120,23 @@ def buckets_of(edges: Floats) -> Buckets | None:
     if len(edges) < 2:
         return None
     most = _PER_EDGE * (1 << (len(edges) - 1).bit_length())
+    left_out = len(edges) // _PER_OUTLIER
+    low, high = edges[left_out], edges[-1 - left_out]
     best: Buckets | None = None
     fewest = _MOST_SEARCHED * len(edges)
     with np.errstate(all="ignore"):
-        scale = float((most - 2) / (edges[-1] - edges[0]))
+        scale = float((most - 2) / (high - low))
     if 0 < scale < np.inf:
-        bucket = _by_value(edges, float(edges[0]), scale, most)
+        bucket = _by_value(edges, float(low), scale, most)
         best, fewest = _better(
-            best, fewest, edges, bucket, most, "value", float(edges[0]), scale
+            best, fewest, edges, bucket, most, "value", float(low), scale
         )
-    if fewest:
-        digits = _by_digits(edges, 0, 0)
-        bits = (int(digits[-1]) - int(digits[0])).bit_length()
-        shift = max(bits - (most.bit_length() - 1) + 1, 0)
-        first = int(digits[0]) >> shift
-        bucket = (digits >> shift) - first
-        best, _ = _better(best, fewest, edges, bucket, most, "digits", first, shift)
+    digits = _rising_bits(np.array([low, high]))
+    bits = (int(digits[1]) - int(digits[0])).bit_length()
+    shift = max(bits - most.bit_length() + 1, 0)
+    first = int(digits[0]) >> shift
+    bucket = _by_digits(edges, first, shift, most)
+    best, _ = _better(best, fewest, edges, bucket, most, "digits", first, shift)
     return best
 
 
@@ -124,11 +169,20 @@ def _by_value(values: Floats, first: float, scale: float, most: int) -> Ints:
     return apart.astype(np.int64)
 
 
-def _by_digits(values: Floats, first: int, shift: int) -> Ints:
-    """Return the float's bits as an integer that rises with it, less their last ones.
+def _by_digits(values: Floats, first: int, shift: int, most: int) -> Ints:
+    bucket = _rising_bits(values)
+    bucket >>= np.int64(shift)
+    # Limited before the difference, which would overflow for values far away.
+    np.maximum(bucket, first, out=bucket)
+    np.minimum(bucket, first + most - 1, out=bucket)
+    bucket -= np.int64(first)
+    return bucket
 
-    -0.0 comes before 0.0, and is no edge: so it is added away.
+
+def _rising_bits(values: Floats) -> Ints:
+    """Return the bits of floats as integers that rise with them.
+
+    -0.0, whose bits would come before those of 0.0, is made 0.0 by adding it.
     """
     bits = (values + 0.0).view(np.int64)
-    rising = bits ^ ((bits >> np.int64(63)) & _ALL_BUT_SIGN)
-    return np.asarray((rising >> np.int64(shift)) - np.int64(first), np.int64)
+    return np.asarray(bits ^ ((bits >> np.int64(63)) & _ALL_BUT_SIGN), np.int64)

@@ -84,7 +84,6 @@ def write_grid(grid: Grid, folder: Path) -> Path:
             "categories": each.categories,
             "is_open": each.is_open,
             "center": each.center,
-            "scale": each.scale,
             "edges": len(each.edges),
             "others": len(each.others),
         }

@@ -116,7 +116,7 @@ def push(
         DataError: If the URL is none, or holds a password.
     """
     url = check_url(url, "The URL of the push gateway")
-    channel = f"push {url}"
+    channel = f"push:{url}"
     with outbox.changes():
         pushed = outbox.recalled(channel)
         known: set[str] = set()

@@ -41,6 +41,12 @@ class Column:
         """Whether the values can be counted between edges."""
         return is_number(self.values.type)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether the values are float32 or less."""
+        kind = self.values.type
+        return bool(pa.types.is_float32(kind) or pa.types.is_float16(kind))
+
 
 def as_array(values: Any) -> pa.Array:
     """Return values as one Arrow array: from Arrow, NumPy, pandas or a sequence.
@@ -139,10 +145,8 @@ def _seconds(values: pa.Array) -> npt.NDArray[np.float64]:
     kind = values.type
     if pa.types.is_date32(kind):
         return np.asarray(values.cast(pa.int32()).to_numpy() * 86_400.0)
-    if pa.types.is_date64(kind):
-        unit = "ms"
-    else:
-        unit = kind.unit
+    # As in 'timestamp[ms, tz=UTC]': not every type has its unit as an attribute.
+    unit = str(kind).partition("[")[2].rstrip("]").partition(",")[0]
     if pa.types.is_time32(kind):
         values = values.cast(pa.int32())
     per_second = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
@@ -182,7 +186,10 @@ def name_counts(
             values = pa.array(doubles[~is_nan])
         pairs = pc.value_counts(values)
         unique, counts = pairs.field("values"), pairs.field("counts").to_numpy()
-    return *_together(_texts(unique), counts.astype(np.int64)), nan
+    texts, counts = _texts(unique), counts.astype(np.int64)
+    if texts.equals(unique) and not pa.types.is_dictionary(kind):
+        return texts, counts, nan  # one of each, as they came
+    return *_together(texts, counts), nan
 
 
 def hashes(texts: pa.StringArray) -> Hashes:

@@ -227,6 +227,20 @@ def read_token(path: Path) -> str:
     return token
 
 
+def read_secret(path: Path, subject: str) -> str:
+    """Return the line in a file that nobody else may read: a password, a secret URL.
+
+    Raises:
+        ServingError: The file is missing, unreadable or readable by others, or holds
+            nothing, or more than a line. The text never shows what it holds.
+    """
+    secret = _read_file(path, subject, secret=True).decode("utf-8", "replace").strip()
+    if not secret or len(secret.splitlines()) > 1:
+        what = "is empty" if not secret else "holds more than a line"
+        raise ServingError(f"{subject} {what}. Write the secret, and nothing else.")
+    return secret
+
+
 def bearer(token: str) -> str:
     """Return the value of the Authorization header that carries a token."""
     return f"Bearer {token}"

@@ -17,13 +17,13 @@ from penstock.components.serving.shelf import quarantine, release
 from penstock.components.serving.version_dir import push
 from penstock.pipelines import lineage, served
 from penstock.pipelines.exports import page
-from penstock.pipelines.inputs import LatestBlessed, Served
+from penstock.pipelines.inputs import LatestBlessed, Served, TrainedOn
 from penstock.pipelines.metadata import Store
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.retention import Policy
 from penstock.pipelines.run import RunResult, run
 from penstock.pipelines.runners import LocalRunner
-from penstock.schemas.artifacts import Model, ModelBlessing, PushedModel
+from penstock.schemas.artifacts import Examples, Model, ModelBlessing, PushedModel
 from penstock.schemas.errors import ComponentFailed, PipelineError
 from tests.conftest import Said
 from tests.pipelines.histories import NOTHING, deleted, found
@@ -235,6 +235,54 @@ def test_where_nothing_is_served_a_needed_one_gets_a_sentence(tmp_path: Path) ->
     assert said().startswith(
         f"'Need' failed: Version 1 of '{serving}' was not pushed by a run of this "
         "lineage store"
+    )
+
+
+class Look(Component):
+    """Look at Examples, or at none; write Model numbers' numbers."""
+
+    reference: tuple[Examples, ...] | None = None
+    model: Model = output()
+
+    def run(self, context: RunContext) -> None:
+        numbers = " ".join(str(each.id) for each in self.reference or ())
+        (self.model.path / "found").write_text(numbers)
+
+
+def trained_on(tmp_path: Path) -> str:
+    look = Look(reference=TrainedOn(tmp_path / "serving"))
+    result = run(Pipeline("look", [look]), tmp_path, runner=LocalRunner())
+    return (result.artifact(look.model).path / "found").read_text()
+
+
+def test_what_the_served_model_was_trained_on(tmp_path: Path, serving: Path) -> None:
+    store = store_of(tmp_path)
+    read = [str(each.id) for each in store.artifacts(Examples)]
+    assert len(read) == 2
+    assert trained_on(tmp_path) == read[1]
+    to(serving, Routing(stable=1))
+    assert trained_on(tmp_path) == read[0]
+
+
+def test_before_anything_is_served_nothing_was_trained_on(tmp_path: Path) -> None:
+    assert trained_on(tmp_path) == ""
+
+
+def test_what_was_trained_on_and_is_needed_gets_a_sentence(tmp_path: Path) -> None:
+    class Need(Component):
+        """Need Examples."""
+
+        reference: tuple[Examples, ...]
+        out: Model = output()
+
+    serving = tmp_path / "serving"
+    need = Need(reference=TrainedOn(serving))
+    with pytest.raises(ComponentFailed) as raised:
+        run(Pipeline("p", [need]), tmp_path, runner=LocalRunner())
+    assert str(raised.value) == (
+        f"'Need' failed: 'TrainedOn('{serving}')' finds nothing for Need.reference in "
+        f"pipeline 'p'. '{serving}' does not exist. Run what writes Examples first, or "
+        "import it."
     )
 
 

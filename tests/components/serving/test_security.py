@@ -29,6 +29,7 @@ from penstock.components.serving.security import (
     is_local,
     open_async_channel,
     open_channel,
+    read_secret,
     read_token,
     require_token,
 )
@@ -349,6 +350,25 @@ def test_a_group_may_read_what_root_owns(tmp_path: Path) -> None:
 def test_a_token_is_the_word_in_its_file(tmp_path: Path) -> None:
     assert read_token(write_secret(tmp_path / "token", b" abc.DEF-123_~+/9==\n")) == (
         "abc.DEF-123_~+/9=="
+    )
+
+
+def test_a_secret_is_the_line_in_its_file(tmp_path: Path) -> None:
+    path = write_secret(tmp_path / "password", " a long sentence, \u00e9\n".encode())
+    assert read_secret(path, f"Password file '{path}'") == "a long sentence, \u00e9"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"), [(b"\n", "is empty"), (b"one\ntwo", "holds more than a line")]
+)
+def test_a_secret_that_is_none_is_refused_and_not_shown(
+    content: bytes, text: str, tmp_path: Path
+) -> None:
+    path = write_secret(tmp_path / "password", content)
+    with pytest.raises(ServingError) as caught:
+        read_secret(path, "Password file 'p'")
+    assert str(caught.value) == (
+        f"Password file 'p' {text}. Write the secret, and nothing else."
     )
 
 
