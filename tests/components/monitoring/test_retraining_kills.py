@@ -53,7 +53,7 @@ def test_killed_where_it_matters_most_an_alert_comes_to_one_run() -> None:
         "^run: before Store.(begin_execution|end_run) 1",
     )
     assert result["faults"] == []
-    assert result["kills"] == 5
+    assert result["kills"] == 6
 
 
 def test_a_receiver_that_forgets_what_it_answered_is_caught() -> None:
