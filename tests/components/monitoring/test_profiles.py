@@ -168,8 +168,8 @@ def test_buckets_find_what_searching_finds(
 def test_common_shapes_are_counted_by_buckets(name: str, draw: Any) -> None:
     rng = np.random.default_rng(4)
     grid = Grid.of({"x": draw(rng)})["x"]
-    assert grid.buckets is not None
-    assert grid.buckets.by == name
+    assert grid.search.buckets is not None
+    assert grid.search.buckets.by == name
     values = draw(rng)
     found = profile_column(grid, values).counts
     places = np.searchsorted(grid.edges, values) + (values >= grid.edges[0])
@@ -180,7 +180,7 @@ def test_a_shape_that_no_buckets_suit_is_sorted() -> None:
     edges = np.concatenate([1e300 + np.arange(500) * 1e290, np.arange(500.0) * 1e-9])
     edges = np.concatenate([-edges, edges])
     grid = Grid.of({"x": edges})["x"]
-    assert grid.buckets is None
+    assert grid.search.buckets is None
     assert profile_column(grid, edges).counts.tolist() == directly(
         grid.edges, edges.tolist()
     )
@@ -266,6 +266,18 @@ def test_numbers_of_any_type_are_counted(values: Any) -> None:
     grid = Grid.of({"x": [1.0, 2.0]})["x"]
     profile = profile_column(grid, values)
     assert profile.counts.tolist() == ([0, 1, 1, 0] if len(values) else [0] * 4)
+
+
+def test_numbers_of_fewer_digits_keep_the_place_they_were_trained_in() -> None:
+    prices = np.random.default_rng(10).integers(0, 9_000, 5_000) / 100
+    for trained, logged in [(np.float64, np.float32), (np.float32, np.float64)]:
+        grid = Grid.of({"x": prices.astype(trained)})["x"]
+        same = profile_column(grid, prices.astype(trained))
+        assert (profile_column(grid, prices.astype(logged)).counts == same.counts).all()
+    lists = Grid.of({"x": pa.array([[1.1], [1.3]], pa.list_(pa.float32()))})["x"]
+    assert profile_column(lists, [[1.1], [1.3]]).counts.tolist() == [0, 1, 1, 0]
+    huge = Grid.of({"x": np.array([1.0, 2.0], np.float32)})["x"]
+    assert profile_column(huge, [1e300]).pos_inf == 1
 
 
 def test_names_of_any_type_are_counted() -> None:
