@@ -53,7 +53,7 @@ class After(Component):
 def short_replays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let thresholds rest on a twentieth of the replayed windows."""
     usual = Replay.__init__.__kwdefaults__
-    assert usual["column_windows"] >= 500_000
+    assert usual is not None and usual["column_windows"] >= 500_000
     monkeypatch.setitem(usual, "column_windows", 35_000)
 
 
