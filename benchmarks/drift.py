@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EVIDENTLY = "evidently==0.7.23"
+PEER_NEEDS = (EVIDENTLY, "pandas<3")  # it does not import with pandas 3
 REFERENCE_ROWS = 20_000
 WINDOW_ROWS = (200, 5_000, 300_000)
 BATCH = 30_000
@@ -140,7 +141,7 @@ def _peer(options: Any) -> tuple[Path | None, str]:
     print(f"Installing {EVIDENTLY} into {folder} ...", file=sys.stderr, flush=True)
     for command in (
         [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", EVIDENTLY],
+        [str(python), "-m", "pip", "install", "--quiet", *PEER_NEEDS],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
