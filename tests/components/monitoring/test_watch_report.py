@@ -275,6 +275,21 @@ def test_deployments_and_changes_are_marked_where_they_were() -> None:
     assert "x=100.0% y=100% dx=-4 dy=-5>D2</text>" in figure
 
 
+def test_deployments_before_what_is_drawn_are_not_told() -> None:
+    long = trend("overall", 0.9, 0.0)
+    point = long["points"][0]
+    long["points"] = [{**point, "window": f"{n:04d}"} for n in range(500)]
+    pushed: Any = [{"window": f"{n:04d}", "text": f"pushed {n}"} for n in range(500)]
+    text = text_of(quality=quality(trends=[long], deployments=pushed))
+    assert "D1 0440: pushed 440" in text
+    assert "D60 0499: pushed 499" in text
+    assert "pushed 439" not in text
+    few = text_of(quality=quality(trends=[long], deployments=pushed[370:390]))
+    assert "D1 0380: pushed 380" in few
+    none = text_of(quality=quality(trends=[], deployments=pushed))
+    assert "pushed" not in none
+
+
 def test_only_the_last_windows_are_drawn_and_the_page_says_so() -> None:
     long = trend("overall", 0.9, 0.0)
     point = long["points"][0]
@@ -302,10 +317,10 @@ def test_the_budget_and_the_thresholds_are_told_in_words() -> None:
     for sentence in (
         "One false alert a month is allowed for this model; replayed without drift, "
         "the rule gives 0.93, one in 32.6 windows.",
-        "A column alerts if it is significant in 2 of the last 3 windows and its "
-        "effect is large enough to matter.",
-        "The significance level of the whole model is 1.2e−4, shared by all columns "
-        "and slices.",
+        "What is watched alerts if it is significant in 2 of the last 3 windows and "
+        "its effect is large enough to matter.",
+        "The significance level of the whole model is 1.2e−4, shared by all "
+        "that is watched.",
         "A window of fewer than 500 rows decides nothing.",
         "An effect counts from: ks 0.03, l_infinity 0.1, mean_shift 0.1, missing "
         "0.01, psi 0.1, unseen 0.01.",
