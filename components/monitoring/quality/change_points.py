@@ -5,7 +5,8 @@ over every place where the series may be divided: the likelihood ratio scan. Its
 is the lesser of two that are each too high rather than too low: Bonferroni's over the
 places, and the tail of the greatest normalized Brownian bridge (Miller & Siegmund 1982,
 Biometrics 38, 1011-1016), which takes neighboring places for the near copies that they
-are. As for trends, windows may vary more than their standard errors say.
+are. As for trends, windows may vary more than their standard errors say, and may
+resemble their neighbors.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from penstock.components.monitoring.quality.history import History
-from penstock.components.monitoring.quality.trends import tail
+from penstock.components.monitoring.quality.trends import lasting, tail
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -100,7 +101,16 @@ def scan(
     level = np.where(legal, level, np.inf)
     place = np.argmin(level, axis=1)
     rows = np.arange(series)
-    least = level[rows, place]
+    is_after = np.arange(windows)[None, :] >= place[:, None]
+    center = np.where(is_after, after[rows, place, None], before[rows, place, None])
+    more = lasting(np.sqrt(weights) * (values - center), known)
+    least = tail(
+        after[rows, place] - before[rows, place],
+        error[rows, place] * np.sqrt(more),
+        degrees / more,
+        asked,
+    )
+    least = np.where(np.isfinite(level[rows, place]), least, np.inf)
     found = np.isfinite(least)
     bonferroni = least * legal.sum(axis=1)
     shares = np.where(legal, weight / np.maximum(weight[:, -1:], 1e-300), np.nan)
@@ -144,10 +154,10 @@ def _of_bridge(level: float, first: float, last: float, *, is_one_sided: bool) -
 
     one = level if is_one_sided else level / 2
     height = float(-special.ndtri(one)) if one > 0 else math.inf
-    if math.isinf(height):
-        return 0.0
     if height < 2:  # the tail is one of high values only
         return 1.0
+    if math.isinf(height):
+        return 0.0
     length = (
         math.log(last * (1 - first) / (first * (1 - last))) if last > first else 0.0
     )
