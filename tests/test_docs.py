@@ -65,7 +65,9 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "lineage.md",
         "model-server.md",
         "models.md",
+        "monitoring-report.md",
         "resolvers.md",
+        "retraining.md",
         "rollout-statistics.md",
         "rollout.md",
         "router.md",
@@ -143,6 +145,13 @@ def test_the_guide_to_slices_prints_what_it_says(tmp_path: Path) -> None:
     assert run_blocks(tmp_path, guide) == printed
 
 
+def test_the_guide_to_monitoring_reports_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "monitoring-report.md"
+    said = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said[0]
+    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+
 def test_the_guide_to_housekeeping_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "housekeeping.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
@@ -170,6 +179,13 @@ def test_the_guide_to_a_rollouts_statistics_prints_what_it_says(tmp_path: Path) 
 def test_the_guide_to_the_router_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "router.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_retraining_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "retraining.md"
+    text = guide.read_text("utf-8")
+    (said,) = re.findall(r"^```text\n(.*?)^```$", text, re.M | re.S)
     assert run_blocks(tmp_path, guide) == said
 
 

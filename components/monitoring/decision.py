@@ -9,10 +9,20 @@ window so clearly that no second one is needed.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from penstock.components.monitoring.measures import WindowEvidence
+import numpy as np
+
+from penstock.components.monitoring import column_tests, procedures
+from penstock.components.monitoring.kernels import Array
+from penstock.components.monitoring.measures import (
+    ColumnEvidence,
+    Measure,
+    WindowEvidence,
+)
+from penstock.components.monitoring.procedures import deflated
 from penstock.components.monitoring.windows import Window
 from penstock.schemas.errors import DataError
 
@@ -65,6 +75,11 @@ class Thresholds:
     seed: int = 0
     replayed: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def shares(self) -> Mapping[str, float] | None:
+        """`groups`, or None for the default ones."""
+        return self.groups or None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data, for `from_json`."""
@@ -190,6 +205,34 @@ class DriftDecision:
             ) from error
 
 
+def column_level(
+    thresholds: Thresholds, roles: Sequence[str], role: str, rows: int
+) -> float:
+    """Return the p-value that a column has to reach in k of m windows.
+
+    It is that of a column that drifts alone; with more of them it is less strict.
+
+    Args:
+        thresholds: What is in force.
+        roles: Of all columns.
+        role: Of the column.
+        rows: Of a window.
+    """
+    shares = thresholds.shares
+    group = procedures.group_of(role, shares)
+    size = sum(procedures.group_of(each, shares) == group for each in roles)
+    share = procedures.group_shares(roles, shares).get(group, 1.0)
+    level = thresholds.level * share / max(size, 1)
+    if thresholds.m == 1:
+        return level
+    return procedures.persistence_level(
+        level * (1 - thresholds.once),
+        thresholds.k,
+        thresholds.m,
+        rows / max(rows + thresholds.reference_rows, 1),
+    )
+
+
 def decide(
     evidence: Sequence[WindowEvidence],
     thresholds: Thresholds,
@@ -202,5 +245,283 @@ def decide(
             with enough rows are not looked at.
         thresholds: What it takes.
         importances: Of columns to the model, in any unit; for the ranking.
+
+    Raises:
+        DataError: If there is no window, the windows are not in the order of time, or
+            they were compared with another reference than the thresholds are for.
     """
-    raise NotImplementedError
+    _check(evidence, thresholds)
+    current = evidence[-1]
+    short = _too_few(current, thresholds)
+    if short:
+        return DriftDecision(
+            state="insufficient_data",
+            window=current.window,
+            rows=current.rows,
+            reasons=(short, *current.notes),
+            level=thresholds.level,
+            reference_id=current.reference_id,
+        )
+    enough = [each for each in evidence if each.rows >= thresholds.min_rows]
+    judged = _Judged(enough[-thresholds.m :], thresholds, importances or {})
+    alerts = judged.ranked(judged.found(judged.over, thresholds.level))
+    named = {each.column for each in alerts}
+    # What nearly is an alert, or is one but for its size.
+    near = judged.found(judged.over, min(_NEARLY * thresholds.level, 0.5))
+    small = judged.found(judged.ungated, thresholds.level)
+    watch = judged.ranked(
+        [name for name in dict.fromkeys([*near, *small]) if name not in named]
+    )
+    state: State = "alert" if alerts else "watch" if watch else "ok"
+    return DriftDecision(
+        state=state,
+        window=current.window,
+        rows=current.rows,
+        alerts=alerts,
+        watch=watch,
+        reasons=(*_reasons(alerts, watch, judged), *current.notes),
+        p_value=judged.model_p,
+        level=thresholds.level,
+        reference_id=current.reference_id,
+    )
+
+
+class _Judged:
+    """The p-values of the last windows, with all that is asked of them."""
+
+    def __init__(
+        self,
+        windows: Sequence[WindowEvidence],
+        thresholds: Thresholds,
+        importances: Mapping[str, float],
+    ) -> None:
+        self.windows = windows
+        self.thresholds = thresholds
+        self.importances = importances
+        current = windows[-1]
+        self.columns = current.columns
+        self.names = list(current.columns)
+        self.roles = [column.role for column in current.columns.values()]
+        self.correlation = current.rows / max(current.rows + current.reference_rows, 1)
+        self.effects = {**column_tests.EFFECTS, **thresholds.effects}
+        self.p = self._matrix(gated=True)
+        self.over = self._over(self.p)
+        self.ungated = self._over(self._matrix(gated=False))
+        self.slices = {
+            name: self._slices(name)
+            for name, each in self.columns.items()
+            if each.slices
+        }
+        self.over = self._with_slices(self.over)
+        self.model_p = float(
+            procedures.model_p(self.over[:, None], self.roles, thresholds.shares)[0]
+        )
+
+    def _matrix(self, *, gated: bool) -> Array:
+        p = [
+            [self._p(window.columns.get(name), gated) for window in self.windows]
+            for name in self.names
+        ]
+        return np.array(p, np.float64).reshape(len(self.names), len(self.windows))
+
+    def _p(self, column: ColumnEvidence | None, gated: bool) -> float:
+        if column is None:
+            return 1.0
+        p = column.gated_p(self.effects) if gated else column.p_value
+        inflation = self.thresholds.inflation.get(column.name, 1.0)
+        return float(deflated(np.asarray(p), inflation))
+
+    def _over(self, p: Array) -> Array:
+        limits = self.thresholds
+        found: Array = procedures.over_windows(
+            p, limits.k, limits.m, self.correlation, limits.once
+        )[:, -1]
+        return found
+
+    def _slices(self, name: str) -> dict[str, float]:
+        """Return the p-values over the windows of the slices of a column."""
+        found = {}
+        for part, each in self.columns[name].slices.items():
+            p = [
+                self._p(window.columns[name].slices.get(part), True)
+                if name in window.columns
+                else 1.0
+                for window in self.windows[:-1]
+            ]
+            p.append(self._p(each, True))
+            found[part] = float(self._over(np.array([p]))[0])
+        return found
+
+    def _with_slices(self, over: Array) -> Array:
+        """Return p-values of columns that have slices: of the whole and of those.
+
+        Half of a column's level is its own, the other half that of its slices
+        together, by Simes.
+        """
+        over = over.copy()
+        for i, name in enumerate(self.names):
+            if name in self.slices:
+                parts = float(procedures.simes(np.array([*self.slices[name].values()])))
+                over[i] = min(2 * min(over[i], parts), 1.0)
+        return over
+
+    def found(self, p: Array, level: float) -> list[str]:
+        """Return the columns that are findings at a level of the model."""
+        shares = self.thresholds.shares
+        groups = np.array([procedures.group_of(role, shares) for role in self.roles])
+        names = np.array(self.names, object)
+        found: list[str] = []
+        for group, share in procedures.group_shares(self.roles, shares).items():
+            within = groups == group
+            passed = procedures.benjamini_hochberg(p[within], level * share)
+            found += [str(name) for name in names[within][passed]]
+        return found
+
+    def ranked(self, names: Sequence[str]) -> tuple[DriftedColumn, ...]:
+        """Return columns with what they are ranked by, the first to look at first."""
+        found = [self._drifted(name) for name in names]
+        found.sort(key=lambda each: (-each.score, each.persistent_p, each.column))
+        return tuple(
+            dataclasses.replace(each, rank=rank) for rank, each in enumerate(found, 1)
+        )
+
+    def _drifted(self, name: str) -> DriftedColumn:
+        i = self.names.index(name)
+        role = self.roles[i]
+        level = self._column_level(role)
+        seen = [
+            window
+            for window, p in zip(self.windows, self.p[i], strict=True)
+            if p <= level and name in window.columns
+        ]
+        # A column can alert when the last window is quiet: then the latest one that
+        # is not says what it is about.
+        told = seen[-1] if seen else self.windows[-1]
+        clearest = told.columns[name].clearest(level, self.effects)
+        plainest = told.columns[name].plainest(level, self.effects)
+        ratio = 0.0
+        if clearest is not None:
+            ratio = clearest.effect / max(self.effects[clearest.drift_type], 1e-6)
+        importance = self._importance(name, role)
+        score = ratio * (1.0 if importance is None else importance)
+        parts = self.slices.get(name, {})
+        passed = procedures.benjamini_hochberg([*parts.values()], self.thresholds.level)
+        slices = [part for part, yes in zip(parts, passed, strict=True) if yes]
+        slices.sort(key=lambda part: parts[part])
+        return DriftedColumn(
+            column=name,
+            role=role,
+            rank=0,
+            p_value=float(self.p[i, -1]),
+            persistent_p=float(self.over[i]),
+            effect_ratio=ratio,
+            importance=importance,
+            score=score,
+            windows=tuple(window.window.name for window in seen),
+            slices=tuple(slices),
+            explanation=_explanation(told.columns[name], plainest, slices),
+        )
+
+    def _column_level(self, role: str) -> float:
+        return column_level(
+            dataclasses.replace(
+                self.thresholds, reference_rows=self.windows[-1].reference_rows
+            ),
+            self.roles,
+            role,
+            self.windows[-1].rows,
+        )
+
+    def _importance(self, name: str, role: str) -> float | None:
+        """Return what is known; scores and labels are as important as any feature."""
+        if not self.importances:
+            return None
+        if name in self.importances:
+            return self.importances[name]
+        if role in ("score", "label"):
+            return max(self.importances.values())
+        return 0.0
+
+
+def _explanation(
+    column: ColumnEvidence, clearest: Measure | None, slices: Sequence[str]
+) -> str:
+    parts = [f"{_ROLES[column.role]} '{column.name}' drifted"]
+    if slices:
+        parts.append(f" in {', '.join(slices[:3])}")
+    if clearest is not None:
+        parts.append(f": {clearest.sentence[0].lower()}{clearest.sentence[1:-1]}")
+    if column.moved and (
+        clearest is None or clearest.drift_type not in ("missing", "unseen", "type")
+    ):
+        parts.append(f"; {column.moved}")
+    return "".join(parts) + "."
+
+
+def _reasons(
+    alerts: Sequence[DriftedColumn], watch: Sequence[DriftedColumn], judged: _Judged
+) -> list[str]:
+    limits = judged.thresholds
+    if alerts:
+        return [each.explanation for each in alerts]
+    if watch:
+        names = ", ".join(f"'{each.column}'" for each in watch[:5])
+        more = f" and {len(watch) - 5} more" if len(watch) > 5 else ""
+        return [
+            f"Nothing drifted in {limits.k} of the last {limits.m} windows by as much "
+            f"as matters. Near to it: {names}{more}."
+        ]
+    return [
+        f"None of {len(judged.names)} columns drifted: the p-value of all together is "
+        f"{judged.model_p:.2g}, and an alert needs {limits.level:.2g}."
+    ]
+
+
+def _too_few(current: WindowEvidence, thresholds: Thresholds) -> str:
+    """Return why nothing can be decided, or nothing."""
+    if current.rows == 0:
+        return f"Window '{current.window.name}' has no rows."
+    if current.rows < thresholds.min_rows:
+        return (
+            f"Window '{current.window.name}' has {current.rows} rows; a decision needs "
+            f"{thresholds.min_rows}."
+        )
+    if current.reference_rows < thresholds.min_rows:
+        return (
+            f"The reference has {current.reference_rows} rows; a decision needs "
+            f"{thresholds.min_rows}."
+        )
+    return ""
+
+
+def _check(evidence: Sequence[WindowEvidence], thresholds: Thresholds) -> None:
+    if not evidence:
+        raise DataError("There is no window to decide about. Compare one first.")
+    ids = {each.reference_id for each in evidence}
+    if thresholds.reference_id:
+        ids.add(thresholds.reference_id)
+    if len(ids) > 1:
+        of = thresholds.reference_id or evidence[-1].reference_id
+        other = sorted(ids - {of})[0]
+        raise DataError(
+            f"Window '{evidence[-1].window.name}' is judged by thresholds and windows "
+            f"of different references: {of} and {other}. Compare all windows with one "
+            "reference, and calibrate for that one."
+        )
+    for before, after in itertools.pairwise(evidence):
+        if after.window.start < before.window.end:
+            raise DataError(
+                f"Window '{after.window.name}' does not come after "
+                f"'{before.window.name}'. Give windows in the order of time, each once."
+            )
+
+
+_NEARLY = 4.0
+"""A level as many times as high as that of an alert makes a watch."""
+
+_ROLES = {
+    "feature": "Feature",
+    "score": "Score",
+    "label": "Label",
+    "segment": "Segment",
+}

@@ -32,6 +32,9 @@ SCHEMA_FILE = f"monitoring-report-{VERSION}.json"
 State = Literal["ok", "watch", "alert", "insufficient_data"]
 """What a window, a column or a slice comes to."""
 
+STATES: tuple[State, ...] = ("alert", "watch", "insufficient_data", "ok")
+"""The states, the gravest first."""
+
 
 class WindowOf(TypedDict):
     """The window that was looked at: [start, end), in UTC as ISO 8601 has it."""
@@ -65,7 +68,8 @@ class BudgetOf(TypedDict):
 class MeasureOf(TypedDict):
     """One drift measure of a column.
 
-    `ratio` is effect by threshold; `label` is of the customary bands of PSI, or empty.
+    `ratio` is 1 where it is as much as counts; `label` is of the customary bands of
+    PSI, and "none" for other measures.
     """
 
     type: str
@@ -94,6 +98,15 @@ class DistributionOf(TypedDict):
     current: list[float]
 
 
+class SliceOf(TypedDict):
+    """What became of a column within one slice."""
+
+    slice: str
+    state: State
+    p_value: float | None
+    sentence: str
+
+
 class ColumnOf(TypedDict):
     """What became of one column; `rank` is 1 for the one that changed most."""
 
@@ -108,6 +121,7 @@ class ColumnOf(TypedDict):
     missing: SharesOf
     measures: list[MeasureOf]
     distribution: DistributionOf | None
+    slices: NotRequired[list[SliceOf]]
 
 
 class SkewOfColumn(TypedDict):

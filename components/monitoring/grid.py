@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from penstock.components.monitoring.places import Buckets, buckets_of
+from penstock.components.monitoring.places import Search
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 Floats = npt.NDArray[np.float64]
@@ -98,9 +99,24 @@ class ColumnGrid:
         return {name: place for place, name in enumerate(self.categories)}
 
     @functools.cached_property
-    def buckets(self) -> Buckets | None:
-        """What finds the place of a number, if it is worth it."""
-        return buckets_of(self.edges)
+    def search(self) -> Search:
+        """What finds the place of a number."""
+        return Search.of(self.edges)
+
+    @functools.cached_property
+    def short_search(self) -> Search:
+        """What finds the place of a number that was rounded to float32.
+
+        Edges are rounded, too: 1.1 of float32 is more than 1.1 of float64, and has the
+        place of the value that it was.
+        """
+        with np.errstate(over="ignore"):
+            return Search.of(self.edges.astype(np.float32).astype(np.float64))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the reference's values were float32."""
+        return bool({"float", "halffloat"} & set(re.split(r"\W+", self.type)))
 
     @functools.cached_property
     def category_array(self) -> Any:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from penstock.components.monitoring.column_tests import WEIGHTS
 from penstock.components.monitoring.windows import Window
 from penstock.schemas.errors import DataError
 
@@ -34,6 +35,11 @@ DRIFT_TYPES = (
 )
 """Every kind of drift that is measured."""
 
+SHOWN = ("psi", "js", "hellinger", "wasserstein")
+"""Those that are only shown: others of the same places are tested."""
+
+_WHOLE = ("chi_squared", "ks")
+
 Label = Literal["none", "moderate", "major"]
 
 
@@ -47,8 +53,8 @@ class Measure:
         value: The number itself.
         effect: The number without what chance alone adds to it at these sizes; 0 if it
             is no more than that.
-        p_value: How often two samples of one distribution differ as much; None for a
-            measure that is only shown.
+        p_value: How often two samples of one distribution differ as much; None where
+            that is not known.
         critical: The least value that would be significant at the level in force;
             NaN if there is none.
         threshold: The least effect that may raise an alert; of a measure that is only
@@ -70,21 +76,20 @@ class Measure:
     @property
     def is_tested(self) -> bool:
         """Whether it has a say in the decision; else it is only shown."""
-        return self.p_value is not None and not math.isnan(self.critical)
+        return self.drift_type not in SHOWN
 
     @property
     def ratio(self) -> float:
-        """1 where it is as much as would be called drift, in one window.
+        """1 where it is as much as would be called drift in one window.
 
-        Of a tested measure the smaller one of value to critical value and of effect to
-        threshold, as both have to be reached; else the value to its limit. 0 if there
-        is neither.
+        The smaller one of value to critical value and of effect to threshold: both have
+        to be reached. Infinite for what needs no evidence, as another type.
         """
-        ratios = [_ratio(self.effect if self.is_tested else self.value, self.threshold)]
-        if self.is_tested:
-            ratios.append(_ratio(self.value, self.critical))
-        known = [ratio for ratio in ratios if not math.isnan(ratio)]
-        return min(known, default=0.0)
+        ratios = [
+            _ratio(abs(self.value), self.critical),
+            _ratio(self.effect, self.threshold),
+        ]
+        return min((each for each in ratios if not math.isnan(each)), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Return what a report says of it; numbers that are none become null."""
@@ -144,6 +149,52 @@ class ColumnEvidence:
     def measure(self, drift_type: str) -> Measure | None:
         """Return its measure of a drift type; None if it was not measured."""
         return next((m for m in self.measures if m.drift_type == drift_type), None)
+
+    def gated_p(self, effects: Mapping[str, float]) -> float:
+        """Return the p-value of the tests whose effects are at least some limits."""
+        found = [p for p, each in self._tested() if each.effect >= _of(effects, each)]
+        return min([1.0, *found])
+
+    def clearest(self, level: float, effects: Mapping[str, float]) -> Measure | None:
+        """Return the test whose effect is the greatest multiple of its limit.
+
+        Of those that are significant at a level and matter; without one that is, the
+        one with the smallest p-value; None if nothing was tested.
+        """
+        tested = list(self._tested())
+        passed = [
+            each
+            for p, each in tested
+            if p <= level and each.effect >= _of(effects, each)
+        ]
+        if passed:
+            return max(passed, key=lambda m: m.effect / max(_of(effects, m), 1e-6))
+        return min(tested, key=lambda pair: pair[0])[1] if tested else None
+
+    def plainest(self, level: float, effects: Mapping[str, float]) -> Measure | None:
+        """Return the test that says most plainly what happened.
+
+        As `clearest`, but one of a mean, a share or a value before one of the whole
+        distribution, which only says that something did.
+        """
+        plain = [each for each in self.measures if each.drift_type not in _WHOLE]
+        found = dataclasses.replace(self, measures=tuple(plain)).clearest(
+            level, effects
+        )
+        if found is not None and found.p_value is not None:
+            weight = WEIGHTS[self.kind].get(found.drift_type, 1.0)
+            if found.p_value / weight <= level:
+                return found
+        return self.clearest(level, effects)
+
+    def _tested(self) -> Iterator[tuple[float, Measure]]:
+        """Yield the measures that are tested, with their p-values by weight."""
+        for each in self.measures:
+            weight = WEIGHTS[self.kind].get(each.drift_type, 0.0)
+            if each.drift_type == "type":
+                weight = 1.0
+            if weight and each.p_value is not None:
+                yield each.p_value / weight, each
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -230,6 +281,10 @@ class WindowEvidence:
                 f"What should be the evidence of a window has no right {error}. "
                 "Compare the window again."
             ) from error
+
+
+def _of(effects: Mapping[str, float], measure: Measure) -> float:
+    return effects[measure.drift_type]
 
 
 def _ratio(value: float, limit: float) -> float:

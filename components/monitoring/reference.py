@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +39,6 @@ WEEKDAYS = (
 )
 
 _FILE = "reference.json"
-_HISTORY = "history"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -353,12 +351,11 @@ def write_reference(reference: Reference, folder: Path) -> Path:
                 "overwritten; give another folder."
             )
         return path
-    history = folder / _HISTORY
-    if history.exists():
-        shutil.rmtree(history)  # what a write that was cut off left behind
+    for stale in folder.glob("history-*.profile"):
+        stale.unlink()  # what a write that was cut off left behind
     profile_files.write_profile(reference.profile, folder, "reference")
     for number, each in enumerate(reference.history):
-        profile_files.write_profile(each, history, f"{number:05}")
+        profile_files.write_profile(each, folder, _named(number))
     about = {
         "format": "penstock-reference",
         "version": FORMAT,
@@ -394,7 +391,7 @@ def read_reference(folder: Path, *, history: bool = True) -> Reference:
     windows: list[Profile] = []
     if history or about["season"]:
         for number, listed in enumerate(about["history"]):
-            path = folder / _HISTORY / f"{number:05}.profile"
+            path = folder / f"{_named(number)}{profile_files.SUFFIX}"
             each, found = profile_files.read_with_digest(path, profile.grid)
             if found != listed:
                 raise _damaged(path)
@@ -408,6 +405,10 @@ def read_reference(folder: Path, *, history: bool = True) -> Reference:
     # Known, and not to be told from what was left out.
     reference.__dict__["id"] = found
     return reference
+
+
+def _named(number: int) -> str:
+    return f"history-{number:05}"
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -41,6 +41,12 @@ class Column:
         """Whether the values can be counted between edges."""
         return is_number(self.values.type)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether the values are float32 or less."""
+        kind = self.values.type
+        return bool(pa.types.is_float32(kind) or pa.types.is_float16(kind))
+
 
 def as_array(values: Any) -> pa.Array:
     """Return values as one Arrow array: from Arrow, NumPy, pandas or a sequence.

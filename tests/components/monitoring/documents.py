@@ -82,7 +82,7 @@ def measure(kind: str = "ks", effect: float = 0.004, **changes: Any) -> MeasureO
         "critical": 0.031,
         "threshold": threshold,
         "ratio": effect / threshold,
-        "label": "",
+        "label": "none",
         "sentence": f"The {kind} effect is {effect:.3g}, of {threshold:g} that count.",
     }
     if kind == "psi":
@@ -100,7 +100,7 @@ def column(
     **changes: Any,
 ) -> ColumnOf:
     """Return a numeric column whose current values moved by so many deviations."""
-    random = np.random.default_rng([seed, *name.encode()])
+    random = np.random.default_rng([seed, *name.encode(errors="replace")])
     places = np.linspace(-2.4, 2.4, 20)
     skewed = random.uniform(-0.4, 0.4)
     reference = np.exp(-((places + skewed) ** 2) / 2)
@@ -229,6 +229,21 @@ def alert_document(features: int = 12) -> Document:
             explanation="'fare' is 0.35 standard deviations higher than in the "
             "reference, most of all where payment_type is Cash.",
             missing={"reference": 0.0, "current": 0.031},
+            slices=[
+                {
+                    "slice": "payment_type=Cash",
+                    "state": "alert",
+                    "p_value": 2e-8,
+                    "sentence": "'fare' is 0.52 standard deviations higher where "
+                    "payment_type is Cash.",
+                },
+                {
+                    "slice": "payment_type=Dispute",
+                    "state": "insufficient_data",
+                    "p_value": None,
+                    "sentence": "The slice has 12 rows, and 500 are needed.",
+                },
+            ],
         ),
         category(
             state="alert",
@@ -280,7 +295,7 @@ def alert_document(features: int = 12) -> Document:
             "auc": 0.57,
             "columns": ["fare", "payment_type"],
             "state": "watch",
-            "sentence": "A classifier tells the window from the reference.",
+            "sentence": "The columns drift together in 1 of the last 3 windows.",
         },
         quality=quality(),
     )
@@ -377,7 +392,7 @@ def trend(
     **changes: Any,
 ) -> TrendOf:
     """Return seven weeks of a metric in a slice."""
-    random = np.random.default_rng([*where.encode()])
+    random = np.random.default_rng([*where.encode(errors="replace")])
     points: list[PointOf] = []
     for index, day in enumerate(DAYS):
         mean = value + points_per_week / 100 * index / 7

@@ -1,0 +1,246 @@
+"""Decides about stored windows anew, with other thresholds: `penstock backtest`.
+
+A year of days is replayed in seconds: the columns of all windows are tested at once,
+and only windows in which something stirs are looked at one by one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from penstock.components.monitoring import column_tests, procedures
+from penstock.components.monitoring.comparing import compare_windows, p_over_windows
+from penstock.components.monitoring.decision import (
+    DriftDecision,
+    Thresholds,
+    column_level,
+    decide,
+)
+from penstock.components.monitoring.measures import WindowEvidence
+from penstock.components.monitoring.profile import Profile
+from penstock.schemas.errors import DataError
+
+_STIRS = 4.5
+"""As many times the level of an alert makes a window worth a closer look."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Backtest:
+    """What a sequence of windows comes to with some thresholds.
+
+    Attributes:
+        decisions: About every window, in the order of time.
+        thresholds: That they were made with.
+    """
+
+    decisions: tuple[DriftDecision, ...]
+    thresholds: Thresholds
+
+    @property
+    def episodes(self) -> tuple[DriftDecision, ...]:
+        """The first decision of every alert; one that goes on is the same alert."""
+        return episodes(self.decisions)
+
+    @property
+    def decided(self) -> int:
+        """How many windows had enough rows."""
+        return sum(each.state != "insufficient_data" for each in self.decisions)
+
+    @property
+    def alerts_per_month(self) -> float:
+        """Alerts per month of windows with enough rows; NaN if there are none."""
+        if not self.decided:
+            return math.nan
+        months = self.decided / self.thresholds.windows_per_month
+        return len(self.episodes) / months
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Exact 95 % interval of `alerts_per_month`, by Poisson's law (Garwood)."""
+        from scipy import special
+
+        count = len(self.episodes)
+        months = self.decided / self.thresholds.windows_per_month
+        if not months:
+            return 0.0, math.inf
+        low = float(special.gammaincinv(count, 0.025)) if count else 0.0
+        return low / months, float(special.gammaincinv(count + 1, 0.975)) / months
+
+    @property
+    def run_length(self) -> float:
+        """Windows between two alerts; infinite without any."""
+        count = len(self.episodes)
+        return self.decided / count if count else math.inf
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `penstock backtest --json` prints."""
+        low, high = self.interval
+        return {
+            "windows": len(self.decisions),
+            "decided": self.decided,
+            "alerts": [
+                {
+                    "window": each.window.name,
+                    "columns": [column.column for column in each.alerts],
+                    "reasons": list(each.reasons),
+                }
+                for each in self.episodes
+            ],
+            "states": {each.window.name: each.state for each in self.decisions},
+            "alerts_per_month": _number(self.alerts_per_month),
+            "interval": [low, _number(high)],
+            "run_length_windows": _number(self.run_length),
+            "thresholds": self.thresholds.to_json(),
+        }
+
+
+def episodes(decisions: Sequence[DriftDecision]) -> tuple[DriftDecision, ...]:
+    """Return the first decision of every alert.
+
+    Windows without enough rows neither end an alert nor begin one.
+    """
+    found = []
+    before = "ok"
+    for each in decisions:
+        if each.state == "insufficient_data":
+            continue
+        if each.state == "alert" and before != "alert":
+            found.append(each)
+        before = each.state
+    return tuple(found)
+
+
+def replay_evidence(
+    evidence: Sequence[WindowEvidence],
+    thresholds: Thresholds,
+    importances: Mapping[str, float] | None = None,
+) -> Backtest:
+    """Decide about every window of stored evidence, in the order of time."""
+    usable: list[WindowEvidence] = []
+    decisions = []
+    for each in evidence:
+        decisions.append(decide([*usable, each], thresholds, importances))
+        if each.rows >= thresholds.min_rows:
+            usable = [*usable, each][-(thresholds.m - 1) :] if thresholds.m > 1 else []
+    return Backtest(tuple(decisions), thresholds)
+
+
+def replay(
+    reference: Profile,
+    windows: Sequence[Profile],
+    thresholds: Thresholds,
+    importances: Mapping[str, float] | None = None,
+    *,
+    reference_id: str = "",
+) -> Backtest:
+    """Compare stored profiles with a reference and decide about each.
+
+    Args:
+        reference: Profile of the reference.
+        windows: Profiles on its grid, in the order of time.
+        thresholds: What it takes.
+        importances: Of columns to the model.
+        reference_id: Of the reference; that of the thresholds if empty.
+
+    Returns:
+        The same decisions as from `compare_windows` and `decide` for each window.
+        Quiet windows get a shorter reason.
+
+    Raises:
+        DataError: If there are no windows, or they are not in the order of time or
+            counted on another grid.
+    """
+    if not windows:
+        raise DataError("There are no windows to replay. Profile some first.")
+    for before, after in itertools.pairwise(windows):
+        if after.window.start < before.window.end:
+            raise DataError(
+                f"Window '{after.window.name}' does not come after "
+                f"'{before.window.name}'. Give windows in the order of time, each once."
+            )
+    reference_id = reference_id or thresholds.reference_id or reference.grid.id
+    usable = [i for i, each in enumerate(windows) if each.rows >= thresholds.min_rows]
+    stirred = _stirred(reference, [windows[i] for i in usable], thresholds)
+    kept: dict[int, WindowEvidence] = {}
+    roles = [column.role for column in reference.grid]
+
+    def evidence(i: int) -> WindowEvidence:
+        if i not in kept:
+            kept[i] = compare_windows(
+                reference,
+                windows[i],
+                reference_id=reference_id,
+                effects=thresholds.effects,
+                level=column_level(thresholds, roles, "feature", windows[i].rows),
+            )
+        return kept[i]
+
+    position = {i: at for at, i in enumerate(usable)}
+    decisions = []
+    for i, window in enumerate(windows):
+        at = position.get(i)
+        if at is not None and not stirred[at]:
+            decisions.append(_quiet(window, thresholds, reference_id))
+        else:
+            last = usable[max(at + 1 - thresholds.m, 0) : at] if at is not None else []
+            found = [evidence(each) for each in [*last, i]]
+            decisions.append(decide(found, thresholds, importances))
+            kept = {each: value for each, value in kept.items() if each > i - 32}
+    return Backtest(tuple(decisions), thresholds)
+
+
+def _stirred(
+    reference: Profile, windows: Sequence[Profile], thresholds: Thresholds
+) -> list[bool]:
+    """Return in which windows anything comes near to an alert or a watch."""
+    if not windows or reference.rows < thresholds.min_rows:
+        return [True] * len(windows)
+    effects = {**column_tests.EFFECTS, **thresholds.effects}
+    none = dict.fromkeys(effects, 0.0)
+    roles = [column.role for column in reference.grid]
+    rows = np.array([window.rows for window in windows])
+    found = np.zeros(len(windows), bool)
+    for limits in (effects, none):
+        p = np.stack(
+            [
+                procedures.deflated(
+                    p_over_windows(
+                        column, [window.columns[name] for window in windows], limits
+                    ),
+                    thresholds.inflation.get(name, 1.0),
+                )
+                for name, column in reference.columns.items()
+            ]
+        )
+        # The least correlation makes the smallest p-values.
+        over = procedures.over_windows(
+            p,
+            thresholds.k,
+            thresholds.m,
+            float(rows.min() / (rows.min() + reference.rows)),
+            thresholds.once,
+        )
+        model = procedures.model_p(over, roles, thresholds.shares)
+        found |= model <= _STIRS * thresholds.level
+    return [bool(each) for each in found]
+
+
+def _quiet(window: Profile, thresholds: Thresholds, reference_id: str) -> DriftDecision:
+    return DriftDecision(
+        state="ok",
+        window=window.window,
+        rows=window.rows,
+        reasons=(f"None of {len(window.columns)} columns drifted.",),
+        level=thresholds.level,
+        reference_id=reference_id,
+    )
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
