@@ -21,6 +21,7 @@ from penstock.components.monitoring.values import (
     hashes,
     name_counts,
     numbers,
+    type_name,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -59,7 +60,7 @@ class ExactSum:
 
     def value(self) -> float:
         """Return it, rounded once."""
-        return math.fsum(self.parts)
+        return math.fsum(self.parts) + 0.0  # -0.0 is 0.0
 
 
 class ColumnCounter:
@@ -84,7 +85,7 @@ class ColumnCounter:
         self.rows += column.rows
         self.missing += column.missing
         self.values += len(column.values)
-        self.types.add(str(column.type))
+        self.types.add(type_name(column.type))
         if not len(column.values):
             return
         if grid.kind == "category":
@@ -120,8 +121,9 @@ class ColumnCounter:
             if not len(values):
                 return
             low, high = float(values.min()), float(values.max())
-        self.minimum = float(np.fmin(self.minimum, low))
-        self.maximum = float(np.fmax(self.maximum, high))
+        # Of -0.0 and 0.0, which are equal, either could be found: it is always 0.0.
+        self.minimum = float(np.fmin(self.minimum, low + 0.0))
+        self.maximum = float(np.fmax(self.maximum, high + 0.0))
         self.zeros += int(np.count_nonzero(values == 0.0))
         self.counts += search.counts(values)
         raise_registers(self.registers, number_hashes(values))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -125,18 +126,13 @@ def read(
         DataError: The file is damaged, or holds something else.
     """
     gathered = _Gathered(path, format)
-    times: list[float] = []
+    found: list[float] = []
     number = 0
     for number, record in enumerate(_records(path), 1):
         log = _parsed(path, number, record)
         metadata = log.log_metadata
-        if not metadata.timestamp_secs:
-            raise DataError(
-                f"'{path}', record {number}: its log_metadata has no timestamp_secs, "
-                "so nobody knows in which window it belongs. Log the time of requests."
-            )
-        seconds = float(metadata.timestamp_secs)
-        times.append(seconds)
+        seconds = _seconds(path, number, log)
+        found.append(seconds)
         if not wanted.start <= seconds < wanted.end:
             wanted.left_out["of other times"] += 1
             continue
@@ -174,16 +170,39 @@ def read(
         rows = gathered.end(seconds, version, lane, metadata.request_criticality, rate)
         wanted.versions[version] += rows
         if count + rows >= batch_rows:
-            yield gathered.batch(), np.array(times)
+            yield gathered.batch(), np.array(found)
             gathered = _Gathered(path, format)
-            times = []
+            found = []
     counted = tfrecord.count_records(path)
     if number != counted:
         raise DataError(
             f"'{path}' gave {number} records where its framing has {counted}. It was "
             "changed while it was read; read it again."
         )
-    yield gathered.batch(), np.array(times)
+    yield gathered.batch(), np.array(found)
+
+
+def times(path: Path) -> tuple[float, float] | None:
+    """Return the first and the last time in a file; None if it has no records.
+
+    Raises:
+        DataError: The file is damaged, or a record says no time.
+    """
+    first, last = math.inf, -math.inf
+    for number, record in enumerate(_records(path), 1):
+        seconds = _seconds(path, number, _parsed(path, number, record))
+        first, last = min(first, seconds), max(last, seconds)
+    return None if first > last else (first, last)
+
+
+def _seconds(path: Path, number: int, log: Any) -> float:
+    seconds = log.log_metadata.timestamp_secs
+    if not seconds:
+        raise DataError(
+            f"'{path}', record {number}: its log_metadata has no timestamp_secs, so "
+            "nobody knows in which window it belongs. Log the time of requests."
+        )
+    return float(seconds)
 
 
 def _records(path: Path) -> Iterator[bytes]:
@@ -574,5 +593,6 @@ __all__ = [
     "placed",
     "read",
     "side_and_name",
+    "times",
     "unfinished",
 ]
