@@ -272,7 +272,7 @@ class Replay:
         effects: Mapping[str, float],
         groups: Mapping[str, float] | None = None,
         seed: int = 0,
-        column_windows: int = _COLUMN_WINDOWS,
+        column_windows: int | None = None,
     ) -> None:
         self._columns = columns
         self._sizes = (reference_rows, rows)
@@ -284,7 +284,8 @@ class Replay:
         # Each column adds to the pool of its law, so that the laws that stand for many
         # columns are known best.
         users = collections.Counter(part for each in parts for part in each)
-        share = column_windows / (self._windows * max(len(columns), 1))
+        share = (column_windows or _COLUMN_WINDOWS) / self._windows
+        share /= max(len(columns), 1)
         pools = {
             part: self._pool(part, max(round(share * count), _LEAST_PATHS * _BATCHES))
             for part, count in sorted(users.items(), key=repr)
