@@ -36,6 +36,8 @@ class AlertmanagerOptions:
         mail_user: Whom to log in as there; empty for nobody.
         mail_password_file: Of that user, on the machine of Alertmanager.
         group_wait_seconds: How long the first alert of a group waits for others.
+        group_interval_seconds: How long a group is quiet before it tells of a change,
+            as of the end of its alerts.
         repeat_seconds: After how long an alert that goes on is told again.
     """
 
@@ -49,6 +51,7 @@ class AlertmanagerOptions:
     mail_user: str = ""
     mail_password_file: Path | None = None
     group_wait_seconds: int = 30
+    group_interval_seconds: int = 300
     repeat_seconds: int = 86_400
 
     def __post_init__(self) -> None:
@@ -93,7 +96,7 @@ def alertmanager_configuration(options: AlertmanagerOptions) -> dict[str, Any]:
             "receiver": PEOPLE,
             "group_by": ["model_name", "alertname"],
             "group_wait": duration(options.group_wait_seconds),
-            "group_interval": "5m",
+            "group_interval": duration(options.group_interval_seconds),
             "repeat_interval": duration(options.repeat_seconds),
             "routes": routes,
         },

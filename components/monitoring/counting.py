@@ -59,7 +59,7 @@ class ExactSum:
 
     def value(self) -> float:
         """Return it, rounded once."""
-        return math.fsum(self.parts)
+        return math.fsum(self.parts) + 0.0  # -0.0 is 0.0
 
 
 class ColumnCounter:
@@ -120,8 +120,9 @@ class ColumnCounter:
             if not len(values):
                 return
             low, high = float(values.min()), float(values.max())
-        self.minimum = float(np.fmin(self.minimum, low))
-        self.maximum = float(np.fmax(self.maximum, high))
+        # Of -0.0 and 0.0, which are equal, either could be found: it is always 0.0.
+        self.minimum = float(np.fmin(self.minimum, low + 0.0))
+        self.maximum = float(np.fmax(self.maximum, high + 0.0))
         self.zeros += int(np.count_nonzero(values == 0.0))
         self.counts += search.counts(values)
         raise_registers(self.registers, number_hashes(values))

@@ -161,7 +161,8 @@ class _Maker:
             self.role,
             self.type,
             edges_of(values),
-            center=float(values[len(values) // 2]) if len(values) else 0.0,
+            # -0.0, which may have any place among zeros, would make another id.
+            center=float(values[len(values) // 2]) + 0.0 if len(values) else 0.0,
         )
 
 

@@ -50,7 +50,7 @@ def directly(edges: Any, values: list[float | None]) -> list[int]:
     return counts
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     reference=st.lists(numbers, min_size=1, max_size=60),
     days=st.lists(st.lists(numbers, max_size=40), min_size=2, max_size=7),
@@ -95,7 +95,7 @@ def test_seven_days_of_numbers_are_their_sum_and_what_is_counted_directly(
         assert (total - part).nan == rest.nan
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     reference=st.lists(texts, min_size=1, max_size=60),
     days=st.lists(st.lists(texts, max_size=40), min_size=2, max_size=7),
@@ -130,7 +130,7 @@ def replaced(profile: ColumnProfile, **changes: Any) -> ColumnProfile:
     return dataclasses.replace(profile, **changes)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.floats(allow_nan=False, allow_infinity=False),
@@ -186,6 +186,7 @@ def test_a_shape_that_no_buckets_suit_is_sorted() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.permutations([1e308, -1e308, 1.0, 1e-300, 3.0, 1e16, -1e16]))
 def test_a_sum_does_not_depend_on_its_order(values: list[float]) -> None:
     total = ExactSum()
@@ -485,6 +486,15 @@ def test_rows_that_cannot_be_profiled_get_a_sentence() -> None:
             profile_windows(grid, [pa.table({"x": [1.0, 2.0], "time": times})], "time")
     with pytest.raises(DataError, match=r"'tiem', .* Did you mean 'time'\?"):
         profile_windows(grid, [pa.table({"x": [1.0], "time": [1.0]})], "tiem")
+
+
+def test_a_negative_zero_is_zero() -> None:
+    grid = Grid.of({"x": [0.0]})["x"]
+    values = [[0.0, -0.0], [-0.0, 0.0], [-0.0], [0.0]]
+    bits = {repr(profile_column(grid, each).minimum) for each in values}
+    assert bits == {"0.0"}
+    assert repr(profile_column(grid, [-0.0]).sum) == "0.0"
+    assert profile_column(grid, [-0.0]).counts.tolist() == [0, 1, 0]
 
 
 def test_the_mean_of_a_category_is_no_number() -> None:

@@ -224,6 +224,14 @@ def test_quality_is_told_with_labels_estimate_slices_and_trends() -> None:
     assert "warningPage-Hinkley: The loss rises since 2026-11-26." in text
 
 
+def test_quality_without_labels_or_an_estimate_says_nothing_of_them() -> None:
+    text = text_of(quality=quality(labels=None, estimate=None, concept=[]))
+    for words in ("have their label", "estimated without", "Concept drift"):
+        assert words not in text
+    share = {"joined": 0, "waiting": 0, "late": 0, "share": None}
+    assert "0 of 0 rows (–) have their label" in text_of(quality=quality(labels=share))
+
+
 def test_slices_that_are_worth_a_look_come_first() -> None:
     metrics = [
         metric("auc", "a=1", 0.9, rows=10),
