@@ -56,6 +56,7 @@ def run_blocks(folder: Path, document: Path) -> str:
 def test_every_guide_has_an_example_that_a_test_runs() -> None:
     guides = {path.name for path in DOCS.glob("*.md") if blocks(path)}
     assert guides == {
+        "alerts.md",
         "blessing.md",
         "environment.md",
         "evaluation.md",
@@ -67,6 +68,7 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "model-server.md",
         "models.md",
         "monitoring-report.md",
+        "profiles.md",
         "resolvers.md",
         "retraining.md",
         "rollout-statistics.md",
@@ -155,6 +157,16 @@ def test_the_guide_to_monitoring_reports_prints_what_it_says(tmp_path: Path) -> 
 
 def test_the_guide_to_inference_logs_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "inference-logs.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_profiles_runs(tmp_path: Path) -> None:
+    assert run_blocks(tmp_path, DOCS / "profiles.md").startswith("10000 {'New': ")
+
+
+def test_the_guide_to_alerts_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "alerts.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
     assert run_blocks(tmp_path, guide) == said
 
