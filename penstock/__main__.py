@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from penstock.commands.drifting import backtest, drift
 from penstock.commands.evaluating import evaluate
 from penstock.commands.history import artifacts, diff, logs, runs, show
 from penstock.commands.housekeeping import gc
@@ -37,7 +38,7 @@ app = typer.Typer(
 for verb in (
     *(run, plan, evaluate, runs, show, logs, artifacts, lineage, reproduce, impact),
     *(diff, bless, gc, versions, verify, pin, quarantine, retain),
-    *(serve, simulate, rollback),
+    *(serve, simulate, rollback, drift, backtest),
 ):
     app.command()(verb)
 app.add_typer(rollout)

@@ -56,16 +56,21 @@ def run_blocks(folder: Path, document: Path) -> str:
 def test_every_guide_has_an_example_that_a_test_runs() -> None:
     guides = {path.name for path in DOCS.glob("*.md") if blocks(path)}
     assert guides == {
+        "alerts.md",
         "blessing.md",
         "environment.md",
         "evaluation.md",
         "housekeeping.md",
+        "inference-logs.md",
         "infra-validation.md",
         "ingestion.md",
         "lineage.md",
         "model-server.md",
         "models.md",
+        "monitoring-report.md",
+        "profiles.md",
         "resolvers.md",
+        "retraining.md",
         "rollout-statistics.md",
         "rollout.md",
         "router.md",
@@ -143,6 +148,30 @@ def test_the_guide_to_slices_prints_what_it_says(tmp_path: Path) -> None:
     assert run_blocks(tmp_path, guide) == printed
 
 
+def test_the_guide_to_monitoring_reports_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "monitoring-report.md"
+    said = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said[0]
+    assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_the_guide_to_inference_logs_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "inference-logs.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_profiles_adds_up_two_days(tmp_path: Path) -> None:
+    printed = run_blocks(tmp_path, DOCS / "profiles.md")
+    assert re.fullmatch(r"10000 \{'New': 1[67]\d\d\} \d+\n", printed), printed
+
+
+def test_the_guide_to_alerts_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "alerts.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
 def test_the_guide_to_housekeeping_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "housekeeping.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
@@ -170,6 +199,13 @@ def test_the_guide_to_a_rollouts_statistics_prints_what_it_says(tmp_path: Path) 
 def test_the_guide_to_the_router_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "router.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_retraining_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "retraining.md"
+    text = guide.read_text("utf-8")
+    (said,) = re.findall(r"^```text\n(.*?)^```$", text, re.M | re.S)
     assert run_blocks(tmp_path, guide) == said
 
 

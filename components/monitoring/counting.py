@@ -14,12 +14,14 @@ from penstock.components.columns.splits import mixed
 from penstock.components.monitoring import names
 from penstock.components.monitoring.distinct import Distinct, raise_registers
 from penstock.components.monitoring.grid import ColumnGrid
+from penstock.components.monitoring.places import Search
 from penstock.components.monitoring.profile import ColumnProfile, usual_or_not
 from penstock.components.monitoring.values import (
     Column,
     hashes,
     name_counts,
     numbers,
+    type_name,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -58,7 +60,7 @@ class ExactSum:
 
     def value(self) -> float:
         """Return it, rounded once."""
-        return math.fsum(self.parts)
+        return math.fsum(self.parts) + 0.0  # -0.0 is 0.0
 
 
 class ColumnCounter:
@@ -83,20 +85,32 @@ class ColumnCounter:
         self.rows += column.rows
         self.missing += column.missing
         self.values += len(column.values)
-        self.types.add(str(column.type))
+        self.types.add(type_name(column.type))
         if not len(column.values):
             return
         if grid.kind == "category":
             self._add_names(grid, column.values)
         elif column.is_number or pa.types.is_boolean(column.values.type):
-            found = numbers(column.values)
-            for start in range(0, len(found), BLOCK):
-                block = found[start : start + BLOCK].astype(np.float64)
-                self._add_numbers(grid, block)
+            self._add_blocks(grid, numbers(column.values), column.is_short)
         else:
             self.mistyped += len(column.values)
 
-    def _add_numbers(self, grid: ColumnGrid, values: Floats) -> None:
+    def _add_blocks(
+        self, grid: ColumnGrid, found: npt.NDArray[Any], is_short: bool
+    ) -> None:
+        """Count numbers in the precision that they and the reference both have."""
+        search = grid.search
+        if is_short and not grid.is_short:
+            search = grid.short_search
+        rounded = grid.is_short and not is_short
+        for start in range(0, len(found), BLOCK):
+            block = found[start : start + BLOCK]
+            if rounded:
+                with np.errstate(over="ignore"):
+                    block = block.astype(np.float32)
+            self._add_numbers(grid, search, block.astype(np.float64))
+
+    def _add_numbers(self, grid: ColumnGrid, search: Search, values: Floats) -> None:
         low, high = float(values.min()), float(values.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             nan = np.isnan(values)
@@ -107,10 +121,11 @@ class ColumnCounter:
             if not len(values):
                 return
             low, high = float(values.min()), float(values.max())
-        self.minimum = float(np.fmin(self.minimum, low))
-        self.maximum = float(np.fmax(self.maximum, high))
+        # Of -0.0 and 0.0, which are equal, either could be found: it is always 0.0.
+        self.minimum = float(np.fmin(self.minimum, low + 0.0))
+        self.maximum = float(np.fmax(self.maximum, high + 0.0))
         self.zeros += int(np.count_nonzero(values == 0.0))
-        self._add_places(grid, values, low)
+        self.counts += search.counts(values)
         raise_registers(self.registers, number_hashes(values))
         # Squares of numbers near the largest float are infinite, and said to be.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -118,24 +133,6 @@ class ColumnCounter:
             self.sum.add(float(values.sum()))
             values *= values
             self.sum_squares.add(float(values.sum()))
-
-    def _add_places(self, grid: ColumnGrid, values: Floats, low: float) -> None:
-        if not len(grid.edges):
-            self.counts[-1] += len(values)
-            return
-        first = grid.edges[0]
-        below = int(np.count_nonzero(values < first)) if low < first else 0
-        if grid.buckets is None:
-            ordered = np.sort(values)
-            upto = np.searchsorted(ordered, grid.edges, "right")
-            found = np.diff(upto, prepend=0, append=len(ordered))
-        else:
-            found = np.bincount(
-                grid.buckets.edges_below(values), minlength=len(grid.edges) + 1
-            )
-        self.counts[1:] += found
-        self.counts[0] += below
-        self.counts[1] -= below
 
     def _add_names(self, grid: ColumnGrid, values: pa.Array) -> None:
         texts, counts, nan = name_counts(values)

@@ -32,6 +32,9 @@ SCHEMA_FILE = f"monitoring-report-{VERSION}.json"
 State = Literal["ok", "watch", "alert", "insufficient_data"]
 """What a window, a column or a slice comes to."""
 
+STATES: tuple[State, ...] = ("alert", "watch", "insufficient_data", "ok")
+"""The states, the gravest first."""
+
 
 class WindowOf(TypedDict):
     """The window that was looked at: [start, end), in UTC as ISO 8601 has it."""

@@ -218,6 +218,11 @@ class TrendFigure:
     deployments: list[Mark]
 
 
+def drawn(trend: TrendOf) -> list[PointOf]:
+    """Return the windows of a trend that are drawn."""
+    return trend["points"][-MAX_POINTS:]
+
+
 def trend_figure(trend: TrendOf, deployments: Sequence[str]) -> TrendFigure | None:
     """Return the drawing of a trend; None if it has no value.
 
@@ -225,7 +230,7 @@ def trend_figure(trend: TrendOf, deployments: Sequence[str]) -> TrendFigure | No
         trend: The trend.
         deployments: Windows in which something was deployed.
     """
-    points = trend["points"][-MAX_POINTS:]
+    points = drawn(trend)
     if all(point["value"] is None for point in points):
         return None
     # A day of few rows has an interval that would leave no room for the others.

@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from penstock.components.monitoring.places import Buckets, buckets_of
+from penstock.components.monitoring.places import Search
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 Floats = npt.NDArray[np.float64]
@@ -48,7 +49,7 @@ class ColumnGrid:
         name: The column.
         kind: "numeric" or "category".
         role: What the model does with it.
-        type: Arrow type of the reference's column, as 'double' or 'list<item: int64>'.
+        type: Arrow type of the reference's column, as 'double' or 'list<int64>'.
         edges: Shape (b,), float64, strictly rising and finite: the distinct ones of
             4,096 reference quantiles. Empty for a category column.
         categories: The reference's values by falling count, at most 1,000.
@@ -98,9 +99,24 @@ class ColumnGrid:
         return {name: place for place, name in enumerate(self.categories)}
 
     @functools.cached_property
-    def buckets(self) -> Buckets | None:
-        """What finds the place of a number, if it is worth it."""
-        return buckets_of(self.edges)
+    def search(self) -> Search:
+        """What finds the place of a number."""
+        return Search.of(self.edges)
+
+    @functools.cached_property
+    def short_search(self) -> Search:
+        """What finds the place of a number that was rounded to float32.
+
+        Edges are rounded, too: 1.1 of float32 is more than 1.1 of float64, and has the
+        place of the value that it was.
+        """
+        with np.errstate(over="ignore"):
+            return Search.of(self.edges.astype(np.float32).astype(np.float64))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the reference's values were float32."""
+        return bool({"float", "halffloat"} & set(re.split(r"\W+", self.type)))
 
     @functools.cached_property
     def category_array(self) -> Any:

@@ -55,6 +55,8 @@ def find(
         found = False
         for path in _expanded(str(each), window):
             found = True
+            if window is not None:
+                _refuse_gone(path, window)
             if path.is_dir():
                 for pattern in _IN_FOLDERS:
                     files += sorted(path.glob(pattern))
@@ -85,6 +87,15 @@ def find(
         start, end = window.start, window.end
         files = [each for each in files if prediction_logs.may_hold(each, start, end)]
     return files, partial, kind
+
+
+def _refuse_gone(path: Path, window: Window) -> None:
+    """Refuse a window whose raw log was deleted from a folder, or one above it."""
+    from penstock.components.monitoring.tier_state import STATE, refuse_gone
+
+    for folder in (path, *path.parents[:3]):
+        if (folder / STATE).is_dir():
+            refuse_gone(folder, window)
 
 
 def _expanded(pattern: str, window: Window | None) -> list[Path]:

@@ -70,6 +70,47 @@ class Buckets:
     _ended: Floats = dataclasses.field(init=False, repr=False)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Search:
+    """What counts numbers between edges.
+
+    Attributes:
+        edges: Shape (b,), rising; equal ones share their numbers' place, the first.
+        buckets: None if none suit the edges: then numbers are sorted instead.
+    """
+
+    edges: Floats
+    buckets: Buckets | None
+
+    @classmethod
+    def of(cls, edges: Floats) -> Search:
+        """Return the search for some edges, shape (b,), rising."""
+        return cls(edges, buckets_of(edges))
+
+    def counts(self, values: Floats) -> Ints:
+        """Return how many values are in each place.
+
+        Args:
+            values: Finite, shape (n,).
+
+        Returns:
+            Shape (b + 2,): below the first edge, equal to it, in (first, second], ...,
+            above the last.
+        """
+        if not len(self.edges):
+            return np.array([0, len(values)])
+        if self.buckets is None:
+            ordered = np.sort(values)
+            upto = np.searchsorted(ordered, self.edges, "right")
+            found = np.diff(upto, prepend=0, append=len(ordered))
+        else:
+            found = np.bincount(
+                self.buckets.edges_below(values), minlength=len(self.edges) + 1
+            )
+        below = int(np.count_nonzero(values < self.edges[0]))
+        return np.concatenate([[below, found[0] - below], found[1:]])
+
+
 def buckets_of(edges: Floats) -> Buckets | None:
     """Return the better map for some edges; None if too many would share a bucket.
 

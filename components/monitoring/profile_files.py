@@ -216,6 +216,16 @@ def read_profiles(folder: Path, grid: Grid | None = None) -> tuple[Profile, ...]
     return tuple(sorted(found, key=lambda each: each.window))
 
 
+def stored_lengths(path: Path) -> dict[str, int]:
+    """Return how many bytes each column of a profile takes as stored.
+
+    Raises:
+        DataError: As `read_profile`.
+    """
+    header, _ = _header(_opened(path, "profile", PROFILE_FORMAT))
+    return dict(zip(header["columns"], header["lengths"], strict=True))
+
+
 def profile_digest(profile: Profile) -> str:
     """Return 'sha256:...' of a profile's canonical content."""
     return _digest(

@@ -233,7 +233,7 @@ def profile_windows(
     """
     profilers: dict[int, Profiler] = {}
     for batch in batches:
-        for number, rows in _by_window(batch, time_column, seconds):
+        for number, rows in by_window(batch, time_column, seconds):
             if number not in profilers:
                 profilers[number] = Profiler(grid)
             profilers[number].add(grid, rows, version_column=version_column)
@@ -257,7 +257,7 @@ def profile_windows(
     )
 
 
-def _by_window(
+def by_window(
     batch: pa.RecordBatch | pa.Table, time_column: str, seconds: float
 ) -> Iterator[tuple[int, pa.RecordBatch | pa.Table]]:
     """Yield the rows of each window of a batch with the window's number since 1970."""

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from penstock.components.monitoring import profile_files
 from penstock.components.monitoring.grid import Grid, Role
 from penstock.components.monitoring.profile import Profile, merged
 from penstock.components.monitoring.profiling import profile_batches, profile_windows
-from penstock.components.monitoring.values import as_table, kind_of
+from penstock.components.monitoring.values import as_table, kind_of, type_name
 from penstock.components.monitoring.windows import DAY, UNDATED, Window
 from penstock.schemas.artifacts import Examples
 from penstock.schemas.errors import DataError, did_you_mean, quoted
@@ -40,7 +39,6 @@ WEEKDAYS = (
 )
 
 _FILE = "reference.json"
-_HISTORY = "history"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -295,9 +293,10 @@ class Reference:
                 )
             kind = schema.field(column.name).type
             if column.kind == "numeric" and kind_of(kind) != "numeric":
+                found = type_name(kind)
                 raise DataError(
                     f"Column '{column.name}' is {column.type} in the reference and "
-                    f"{kind} in window '{window.name}'. Convert it where it is logged."
+                    f"{found} in window '{window.name}'. Convert it where it is logged."
                 )
 
 
@@ -353,12 +352,11 @@ def write_reference(reference: Reference, folder: Path) -> Path:
                 "overwritten; give another folder."
             )
         return path
-    history = folder / _HISTORY
-    if history.exists():
-        shutil.rmtree(history)  # what a write that was cut off left behind
+    for stale in folder.glob("history-*.profile"):
+        stale.unlink()  # what a write that was cut off left behind
     profile_files.write_profile(reference.profile, folder, "reference")
     for number, each in enumerate(reference.history):
-        profile_files.write_profile(each, history, f"{number:05}")
+        profile_files.write_profile(each, folder, _named(number))
     about = {
         "format": "penstock-reference",
         "version": FORMAT,
@@ -394,7 +392,7 @@ def read_reference(folder: Path, *, history: bool = True) -> Reference:
     windows: list[Profile] = []
     if history or about["season"]:
         for number, listed in enumerate(about["history"]):
-            path = folder / _HISTORY / f"{number:05}.profile"
+            path = folder / f"{_named(number)}{profile_files.SUFFIX}"
             each, found = profile_files.read_with_digest(path, profile.grid)
             if found != listed:
                 raise _damaged(path)
@@ -408,6 +406,10 @@ def read_reference(folder: Path, *, history: bool = True) -> Reference:
     # Known, and not to be told from what was left out.
     reference.__dict__["id"] = found
     return reference
+
+
+def _named(number: int) -> str:
+    return f"history-{number:05}"
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -8,32 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from penstock.components.evaluation import drawing, pages
 from penstock.components.monitoring import figures
 from penstock.components.monitoring.document import (
+    STATES,
     BudgetOf,
     ColumnOf,
-    DeploymentOf,
     Document,
     MeasureOf,
-    MetricOf,
-    QualityOf,
-    State,
-    TrendOf,
 )
+from penstock.components.monitoring.report_quality import quality_shown
 
 PAGE_FILE = "report.html"
 """Its name in the folder of a DriftVerdict or a QualityVerdict."""
 
 MAX_BYTES = 300_000
 """The page is smaller than this."""
-
-STATES: tuple[State, ...] = ("alert", "watch", "insufficient_data", "ok")
-"""The states, the gravest first."""
 
 TONES = {
     "alert": "failed",
@@ -55,7 +49,7 @@ _VERDICTS = {
     "insufficient_data": "The data cannot tell.",
 }
 
-_INTERVAL_WIDTH, _INTERVAL_MIDDLE = 220, 14
+_MEASURES = 24  # of a column, more than there are kinds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +105,9 @@ def _page(document: Document, limits: _Limits) -> str:
         cards=[_card(each) for each in changed[: limits.cards]],
         changed=len(changed),
         rows=[_row(each, index) for index, each in _numbered(columns, limits)],
-        quality=_quality(document["quality"], limits),
+        quality=quality_shown(
+            document["quality"], limits.metrics, limits.trends, limits.others
+        ),
         skew=document["skew"],
         skew_columns=_gravest(document["skew"], limits),
         multivariate=document["multivariate"],
@@ -220,12 +216,13 @@ class _Card:
 
 def _card(column: ColumnOf) -> _Card:
     distribution = column["distribution"]
+    measures = sorted(column["measures"], key=lambda each: -(each["ratio"] or 0.0))
     return _Card(
         column,
         figures.histogram(distribution, is_ordered=column["kind"] == "numeric")
         if distribution and distribution["bins"]
         else None,
-        sorted(column["measures"], key=lambda each: -(each["ratio"] or 0.0)),
+        measures[:_MEASURES],
     )
 
 
@@ -248,173 +245,6 @@ def _row(column: ColumnOf, card: int | None) -> _Row:
         figures.small(distribution, is_ordered=column["kind"] == "numeric")
         if distribution and distribution["bins"]
         else ("", ""),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Line:
-    """A metric of a slice in a row of the table."""
-
-    metric: MetricOf
-    number: str
-    interval: str
-    path: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Group:
-    """The slices of one metric, with the axis that they share."""
-
-    metric: str
-    lines: list[_Line]
-    ticks: list[tuple[int, str]]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Trend:
-    trend: TrendOf
-    figure: figures.TrendFigure
-    sentence: str
-    slope: str
-    changes: list[str]
-    is_open: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class _Quality:
-    """Quality in the order in which it is shown."""
-
-    of: QualityOf
-    groups: list[_Group]
-    metrics_left: int
-    trends: list[_Trend]
-    quiet_trends: list[_Trend]
-    trends_left: int
-    deployments: list[DeploymentOf]
-    labels: str
-    estimate: str
-
-
-def _quality(quality: QualityOf | None, limits: _Limits) -> _Quality | None:
-    if quality is None:
-        return None
-    metrics = sorted(quality["metrics"], key=_weight_of_metric)[: limits.metrics]
-    by_metric: dict[str, list[MetricOf]] = {}
-    for each in metrics:
-        by_metric.setdefault(each["metric"], []).append(each)
-    deployments = [each["window"] for each in quality.get("deployments", [])]
-    trends = sorted(quality["trends"], key=_weight_of_trend)
-    drawn = [
-        made
-        for trend in trends[: limits.trends]
-        if (made := _trend(trend, deployments)) is not None
-    ]
-    return _Quality(
-        quality,
-        [_group(metric, rows) for metric, rows in by_metric.items()],
-        len(quality["metrics"]) - len(metrics),
-        [each for each in drawn if each.is_open],
-        [each for each in drawn if not each.is_open],
-        len(trends) - len(drawn),
-        quality.get("deployments", []),
-        _label_account(quality),
-        _estimated(quality),
-    )
-
-
-def _is_overall(where: str) -> bool:
-    return where in ("overall", "all rows")
-
-
-def _weight_of_metric(each: MetricOf) -> tuple[Any, ...]:
-    return (
-        not _is_overall(each["slice"]),
-        STATES.index(each["state"]),
-        -each["rows"],
-        each["metric"],
-        each["slice"],
-    )
-
-
-def _weight_of_trend(each: TrendOf) -> tuple[Any, ...]:
-    return (
-        STATES.index(each["state"]),
-        not _is_overall(each["slice"]),
-        each["metric"],
-        each["slice"],
-    )
-
-
-def _group(metric: str, rows: list[MetricOf]) -> _Group:
-    spans = [(row["value"], row["lower"], row["upper"]) for row in rows]
-    scale = drawing.scale_of(spans, [], _INTERVAL_WIDTH)
-    decimals = drawing.places((end for span in spans for end in span), 4)
-    return _Group(
-        metric,
-        [
-            _Line(
-                row,
-                drawing.number(span[0], decimals),
-                drawing.interval(span[1], span[2], decimals),
-                drawing.interval_path(span, scale, _INTERVAL_MIDDLE),
-            )
-            for row, span in zip(rows, spans, strict=True)
-        ],
-        scale.ticks(4),
-    )
-
-
-def _trend(trend: TrendOf, deployments: Sequence[str]) -> _Trend | None:
-    figure = figures.trend_figure(trend, deployments)
-    if figure is None:
-        return None
-    slope = trend["slope_per_week"]
-    changes = []
-    for change in trend["change_points"]:
-        sentence = (
-            f"{change['window']}: from {figures.short(change['before'])} to "
-            f"{figures.short(change['after'])}"
-        )
-        if change["p_value"] is not None:
-            sentence += f" (p = {figures.probability(change['p_value'])})"
-        if change["deployment"]:
-            sentence += f", after {change['deployment']}"
-        changes.append(sentence + ".")
-    return _Trend(
-        trend,
-        figure,
-        trend.get("sentence", ""),
-        "" if slope is None else f"{drawing.number(slope, 4, signed=True)} a week.",
-        changes,
-        trend["state"] in ("alert", "watch")
-        or bool(changes)
-        or _is_overall(trend["slice"]),
-    )
-
-
-def _label_account(quality: QualityOf) -> str:
-    labels = quality["labels"]
-    if labels is None:
-        return ""
-    rows = labels["joined"] + labels["waiting"] + labels["late"]
-    return (
-        f"{labels['joined']:,} of {rows:,} rows ({figures.percent(labels['share'])}) "
-        f"have their label; {labels['waiting']:,} wait for theirs, and "
-        f"{labels['late']:,} are overdue."
-    )
-
-
-def _estimated(quality: QualityOf) -> str:
-    estimate = quality["estimate"]
-    if estimate is None:
-        return ""
-    ends = (estimate["value"], estimate["lower"], estimate["upper"])
-    decimals = drawing.places(ends, 4)
-    value, lower, upper = ends
-    interval = drawing.interval(lower, upper, decimals)
-    return (
-        f"{estimate['metric']} is estimated without labels, by {estimate['method']}, "
-        f"at {drawing.number(value, decimals)}{interval and f' {interval}'}."
     )
 
 
@@ -444,11 +274,11 @@ def _decided(document: Document) -> list[str]:
         return ["No budget of false alerts is in force, so nothing is called drift."]
     sentences = [*_allowance(budget), *_rule(budget)]
     if gates := _gates(document["columns"]):
-        sentences.append(f"An effect counts from: {gates}.")
-    sentences.append(
-        "The ratio of a measure is 1 where it is as much as counts in one window: it "
-        "is the smaller one of effect by threshold and value by critical value."
-    )
+        sentences += [
+            f"An effect counts from: {gates}.",
+            "The ratio of a measure is 1 where it is as much as counts in one window: "
+            "it is the smaller one of effect by threshold and value by critical value.",
+        ]
     return sentences
 
 
@@ -469,13 +299,13 @@ def _allowance(budget: BudgetOf) -> list[str]:
 def _rule(budget: BudgetOf) -> list[str]:
     level = budget["level"]
     sentences = [
-        f"A column alerts if it is significant in {budget['k']} of the last "
+        f"What is watched alerts if it is significant in {budget['k']} of the last "
         f"{budget['m']} windows and its effect is large enough to matter."
     ]
     if level is not None:
         sentences.append(
             f"The significance level of the whole model is "
-            f"{figures.short(level)}, shared by all columns and slices."
+            f"{figures.short(level)}, shared by all that is watched."
         )
     sentences.append(
         f"A window of fewer than {budget['min_rows']:,} rows decides nothing."

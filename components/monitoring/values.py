@@ -41,6 +41,12 @@ class Column:
         """Whether the values can be counted between edges."""
         return is_number(self.values.type)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether the values are float32 or less."""
+        kind = self.values.type
+        return bool(pa.types.is_float32(kind) or pa.types.is_float16(kind))
+
 
 def as_array(values: Any) -> pa.Array:
     """Return values as one Arrow array: from Arrow, NumPy, pandas or a sequence.
@@ -102,6 +108,24 @@ def kind_of(array_type: pa.DataType) -> Kind:
     if pa.types.is_dictionary(array_type):
         array_type = array_type.value_type
     return "numeric" if is_number(array_type) else "category"
+
+
+def type_name(kind: pa.DataType) -> str:
+    """Return the name of a type as grids and profiles have it.
+
+    What is the same to them has the same name, and in every version of Arrow: text and
+    large text, a list and one whose parts have another name, a dictionary's values.
+    """
+    kinds = pa.types
+    if _is_list(kind):
+        return f"list<{type_name(kind.value_type)}>"
+    if kinds.is_dictionary(kind):
+        return type_name(kind.value_type)
+    if kinds.is_large_string(kind):
+        return "string"
+    if kinds.is_large_binary(kind):
+        return "binary"
+    return str(kind)
 
 
 def is_number(kind: pa.DataType) -> bool:

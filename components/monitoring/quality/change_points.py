@@ -5,7 +5,8 @@ over every place where the series may be divided: the likelihood ratio scan. Its
 is the lesser of two that are each too high rather than too low: Bonferroni's over the
 places, and the tail of the greatest normalized Brownian bridge (Miller & Siegmund 1982,
 Biometrics 38, 1011-1016), which takes neighboring places for the near copies that they
-are. As for trends, windows may vary more than their standard errors say.
+are. As for trends, windows may vary more than their standard errors say, and may
+resemble their neighbors.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from penstock.components.monitoring.quality.history import History
-from penstock.components.monitoring.quality.trends import tail
+from penstock.components.monitoring.quality.trends import lasting, tail
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
 LEAST_WINDOWS = 4
 """Windows that are needed on either side of a change."""
 
+_MEDIAN = 0.4549  # of the chi-squared distribution with one degree of freedom
+_EFFICIENCY = 0.37  # of a variance by a median, against one by squares
 _DROP = 3.84  # in twice the log likelihood: places this near are as likely, at 95 %
 
 
@@ -56,6 +59,7 @@ def scan(
     directions: Array | None = None,
     *,
     least_windows: int = LEAST_WINDOWS,
+    several: bool = False,
 ) -> Scan:
     """Look for one change in every series.
 
@@ -64,6 +68,9 @@ def scan(
         directions: By series 1 if only falls count, -1 if only rises do, 0 if both do;
             both by default.
         least_windows: Windows with a value that are needed on either side.
+        several: Whether other changes must not hide one. By default all that is not
+            explained by one change counts as noise; then, only what neighbors differ
+            by does, of which the median is not moved by a few changes.
     """
     weights = history.weights
     series, windows = weights.shape
@@ -90,6 +97,9 @@ def scan(
         after = (total[:, -1:] - total) / rest
         residual = squares[:, -1:] - weight * before**2 - rest * after**2
         excess = np.maximum(residual / np.maximum(degrees, 1)[:, None], 1.0)
+        if several:
+            excess = _of_neighbors(values, weights)[:, None]
+            degrees = np.maximum(_EFFICIENCY * (count[:, -1] - 1), 1)
         error = np.sqrt(excess * (1 / weight + 1 / rest))
     level = tail(
         np.where(legal, after - before, 0.0),
@@ -100,7 +110,18 @@ def scan(
     level = np.where(legal, level, np.inf)
     place = np.argmin(level, axis=1)
     rows = np.arange(series)
-    least = level[rows, place]
+    is_after = np.arange(windows)[None, :] >= place[:, None]
+    center = np.where(is_after, after[rows, place, None], before[rows, place, None])
+    more = lasting(np.sqrt(weights) * (values - center), known)
+    if several:
+        more = np.ones(series)
+    least = tail(
+        after[rows, place] - before[rows, place],
+        error[rows, place] * np.sqrt(more),
+        degrees / more,
+        asked,
+    )
+    least = np.where(np.isfinite(level[rows, place]), least, np.inf)
     found = np.isfinite(least)
     bonferroni = least * legal.sum(axis=1)
     shares = np.where(legal, weight / np.maximum(weight[:, -1:], 1e-300), np.nan)
@@ -127,6 +148,18 @@ def scan(
     )
 
 
+def _of_neighbors(values: Array, weights: Array) -> Array:
+    """Return by how much variances are greater than said, by median differences."""
+    found = np.ones(len(values))
+    for number, (value, weight) in enumerate(zip(values, weights, strict=True)):
+        value, weight = value[weight > 0], weight[weight > 0]
+        if len(value) > 2:
+            variance = 1 / weight[1:] + 1 / weight[:-1]
+            squared = float(np.median(np.diff(value) ** 2 / variance))
+            found[number] = max(squared / _MEDIAN, 1.0)
+    return found
+
+
 def _before(numbers: Array) -> Array:
     """Return sums of all columns before each place, of shape (series, windows + 1)."""
     found = np.zeros((numbers.shape[0], numbers.shape[1] + 1))
@@ -144,10 +177,10 @@ def _of_bridge(level: float, first: float, last: float, *, is_one_sided: bool) -
 
     one = level if is_one_sided else level / 2
     height = float(-special.ndtri(one)) if one > 0 else math.inf
-    if math.isinf(height):
-        return 0.0
     if height < 2:  # the tail is one of high values only
         return 1.0
+    if math.isinf(height):
+        return 0.0
     length = (
         math.log(last * (1 - first) / (first * (1 - last))) if last > first else 0.0
     )
@@ -186,6 +219,9 @@ def change_points(
 ) -> list[tuple[ChangePoint, ...]]:
     """Return the changes of every series, by dividing it again and again.
 
+    To be shown: noise is told from neighbors, so that one change does not hide another,
+    and p-values are a little less sure than those of `scan` for one.
+
     Args:
         history: The series.
         level: The p-value up to which a change counts.
@@ -205,7 +241,7 @@ def _divided(
     deployments: Sequence[tuple[float, str]],
     offset: int,
 ) -> tuple[ChangePoint, ...]:
-    found = scan(history, least_windows=least_windows)
+    found = scan(history, least_windows=least_windows, several=True)
     place = int(found.places[0])
     if place < 0 or found.p_values[0] > level:
         return ()

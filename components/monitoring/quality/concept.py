@@ -31,6 +31,8 @@ from penstock.schemas.errors import DataError, PipelineError, did_you_mean, quot
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Level = Literal["ok", "warning", "drift"]
 
+_FIRST_CHUNK, _MOST_CHUNK = 1 << 10, 1 << 18  # values looked at at once
+
 
 @dataclasses.dataclass(frozen=True)
 class Signals:
@@ -93,15 +95,19 @@ class _Sequential:
         found = _checked(values, self.NAME, is_binary=self.IS_BINARY)
         warnings: list[int] = []
         drifts: list[int] = []
-        first = 0
+        first, size = 0, _FIRST_CHUNK
         while first < len(found):
-            warned, drift = self._segment(found[first:])
+            # A drift makes the rest of a chunk be looked at again, so the first is
+            # short.
+            chunk = found[first : first + size]
+            warned, drift = self._segment(chunk)
             warnings += [first + int(place) for place in np.flatnonzero(warned)]
             if drift is None:
-                self._level = "warning" if len(warned) and warned[-1] else "ok"
-                break
+                self._level = "warning" if warned[-1] else "ok"
+                first, size = first + len(chunk), min(2 * size, _MOST_CHUNK)
+                continue
             drifts.append(first + drift)
-            first += drift + 1
+            first, size = first + drift + 1, _FIRST_CHUNK
             self._memory, self._level = dict(self._MEMORY), "ok"
         return Signals(
             tuple(warnings), tuple(drifts), "drift" if drifts else self._level

@@ -98,19 +98,56 @@ class SeriesFinding:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Look:
-    """What one look at the history sees, by series."""
+class Look:
+    """What one look at a history sees, by series.
+
+    Attributes:
+        lines: The trends.
+        step: The changes of level.
+        levels: P-values of a trend and of a change, of shape (2, series).
+        matters: Whether what is lost is enough to matter, likewise.
+    """
 
     lines: trends.Trends
     step: changes.Scan
-    trend_levels: Array
-    step_levels: Array
+    levels: Array
     matters: Array
-    sinks: Array
 
     @property
-    def levels(self) -> Array:
-        return np.minimum(self.trend_levels, self.step_levels)
+    def least(self) -> Array:
+        """The lesser p-value of what matters, of shape (series,)."""
+        found: Array = np.where(self.matters, self.levels, 1.0).min(axis=0)
+        return found
+
+    def sinks(self, level: float) -> Array:
+        """Return which series sink, by Holm's procedure over all and both tests."""
+        fails = np.array(holm(self.levels.ravel().tolist(), level))
+        found: Array = (fails.reshape(self.levels.shape) & self.matters).any(axis=0)
+        return found
+
+
+def look(history: History, directions: Array, watch: Watch, back: int = 0) -> Look:
+    """Look at a history as it was some windows ago.
+
+    Args:
+        history: The series.
+        directions: What is better of each, as `trends.direction_of` says.
+        watch: How closely.
+        back: How many windows ago.
+    """
+    lines = trends.fit(history.last(watch.trend_windows, without=back))
+    step = changes.scan(history.last(watch.change_windows, without=back), directions)
+    with np.errstate(invalid="ignore"):
+        least = watch.least_change * np.abs(lines.levels)
+        lost = np.abs(lines.slopes * lines.spans) >= least
+        least = watch.least_change * np.abs(step.before)
+        fallen = np.abs(step.after - step.before) >= least
+    return Look(
+        lines,
+        step,
+        np.stack([lines.p_values(directions), step.p_values]),
+        np.stack([lost, fallen]),
+    )
 
 
 def watched(
@@ -134,16 +171,17 @@ def watched(
         return []
     directions = np.array([each for each in known if each is not None])
     looks = [
-        _look(history, directions, watch, back)
+        look(history, directions, watch, back)
         for back in range(min(watch.m, len(history.windows)))
     ]
     now = looks[0]
-    agreeing = np.sum([each.sinks for each in looks], axis=0)
+    sinking = [each.sinks(watch.level) for each in looks]
+    agreeing, sinks = np.sum(sinking, axis=0), sinking[0]
     shown = changes.change_points(
         history.last(watch.change_windows), level=marks, deployments=deployments
     )
     lower, upper = now.lines.interval()
-    order = np.lexsort((np.arange(len(history.keys)), now.levels, ~now.sinks))
+    order = np.lexsort((np.arange(len(history.keys)), now.least, ~sinks))
     ranks = {int(number): place for place, number in enumerate(order, 1)}
     found = []
     for number in order.tolist():
@@ -151,7 +189,7 @@ def watched(
         slope = float(now.lines.slopes[number])
         is_known = bool(np.isfinite(slope))
         state: State = "ok"
-        if now.sinks[number]:
+        if sinks[number]:
             state = "alert" if agreeing[number] >= watch.k else "watch"
         elif not is_known:
             state = "insufficient_data"
@@ -161,52 +199,32 @@ def watched(
                 metric,
                 where,
                 state,
-                ranks[number] if now.sinks[number] else None,
+                ranks[number] if sinks[number] else None,
                 slope if is_known else None,
                 ends[0] if is_known else None,
                 ends[1] if is_known else None,
-                float(now.trend_levels[number]) if is_known else None,
+                float(now.levels[0, number]) if is_known else None,
                 shown[number],
-                _sentence(history, now, number, ends, shown[number]),
+                _sentence(
+                    history, now, number, ends, shown[number], sinks=bool(sinks[number])
+                ),
             )
         )
     return found
 
 
-def _look(history: History, directions: Array, watch: Watch, back: int) -> _Look:
-    """Look at the history as it was some windows ago."""
-    lines = trends.fit(history.last(watch.trend_windows, without=back))
-    step = changes.scan(history.last(watch.change_windows, without=back), directions)
-    trend_levels = lines.p_values(directions)
-    with np.errstate(invalid="ignore"):
-        least = watch.least_change * np.abs(lines.levels)
-        lost = np.abs(lines.slopes * lines.spans) >= least
-        fallen = np.abs(step.after - step.before) >= watch.least_change * np.abs(
-            step.before
-        )
-    levels = [*trend_levels.tolist(), *step.p_values.tolist()]
-    fails = np.array(holm(levels, watch.level)).reshape(2, -1)
-    matters = np.stack([lost, fallen])
-    return _Look(
-        lines,
-        step,
-        np.where(lost, trend_levels, 1.0),
-        np.where(fallen, step.p_values, 1.0),
-        matters,
-        (fails & matters).any(axis=0),
-    )
-
-
 def _sentence(
     history: History,
-    look: _Look,
+    seen: Look,
     number: int,
     ends: tuple[float, float],
     points: Sequence[changes.ChangePoint],
+    *,
+    sinks: bool,
 ) -> str:
     metric, where = history.keys[number]
     subject = f"'{metric}' in {where}"
-    slope, windows = look.lines.slopes[number], int(look.lines.windows[number])
+    slope, windows = seen.lines.slopes[number], int(seen.lines.windows[number])
     if not np.isfinite(slope):
         return (
             f"{subject} has {windows} windows with enough rows, and a trend needs "
@@ -216,7 +234,7 @@ def _sentence(
         f"{subject} moves by {slope:+.2g} a week (95 % interval {ends[0]:+.2g} to "
         f"{ends[1]:+.2g}, {windows} windows)"
     )
-    if look.step_levels[number] < look.trend_levels[number] and points:
+    if seen.levels[1, number] < seen.levels[0, number] and points:
         last = points[-1]
         line = (
             f"{subject} went from {last.before:.4g} to {last.after:.4g} at "
@@ -224,4 +242,4 @@ def _sentence(
         )
         if last.deployment:
             line += f", when {last.deployment} was deployed"
-    return line + ("." if not look.sinks[number] else ": worse than chance explains.")
+    return line + ("." if not sinks else ": worse than chance explains.")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import NotRequired, get_type_hints
 
 from penstock.components.monitoring.document import (
+    Document,
     check_document,
     read_document,
     schema,
@@ -56,6 +59,37 @@ def test_the_schema_is_one_and_uses_what_is_checked() -> None:
     for each in schema()["$defs"].values():
         collect(each)
     assert used - {"$schema", "$id", "title", "description"} <= KEYWORDS
+
+
+def keys(part: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """Return the keys that a part of the schema asks for, and those it allows."""
+    return set(part["required"]), set(part["properties"]) - set(part["required"])
+
+
+def test_the_types_are_those_of_the_schema() -> None:
+    seen = set()
+
+    def compare(kind: Any, part: Mapping[str, Any]) -> None:
+        if reference := part.get("$ref"):
+            part = schema()["$defs"][reference.removeprefix("#/$defs/")]
+        if "items" in part:
+            (inner,) = get_args(kind) or [None]
+            compare(inner, part["items"])
+        if "properties" not in part:
+            return
+        hints = get_type_hints(kind, include_extras=True)
+        origins: dict[str, Any] = {key: get_origin(each) for key, each in hints.items()}
+        optional = {key for key, origin in origins.items() if origin is NotRequired}
+        assert (set(hints) - optional, optional) == keys(part), kind
+        seen.add(kind)
+        for key, hint in hints.items():
+            hint = get_args(hint)[0] if key in optional else hint
+            others = [each for each in get_args(hint) if each is not type(None)]
+            is_union = type(None) in get_args(hint)
+            compare(others[0] if is_union else hint, part["properties"][key])
+
+    compare(Document, schema())
+    assert len(seen) == 21
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -50,7 +50,7 @@ def directly(edges: Any, values: list[float | None]) -> list[int]:
     return counts
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     reference=st.lists(numbers, min_size=1, max_size=60),
     days=st.lists(st.lists(numbers, max_size=40), min_size=2, max_size=7),
@@ -95,7 +95,7 @@ def test_seven_days_of_numbers_are_their_sum_and_what_is_counted_directly(
         assert (total - part).nan == rest.nan
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     reference=st.lists(texts, min_size=1, max_size=60),
     days=st.lists(st.lists(texts, max_size=40), min_size=2, max_size=7),
@@ -130,7 +130,7 @@ def replaced(profile: ColumnProfile, **changes: Any) -> ColumnProfile:
     return dataclasses.replace(profile, **changes)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.floats(allow_nan=False, allow_infinity=False),
@@ -168,8 +168,8 @@ def test_buckets_find_what_searching_finds(
 def test_common_shapes_are_counted_by_buckets(name: str, draw: Any) -> None:
     rng = np.random.default_rng(4)
     grid = Grid.of({"x": draw(rng)})["x"]
-    assert grid.buckets is not None
-    assert grid.buckets.by == name
+    assert grid.search.buckets is not None
+    assert grid.search.buckets.by == name
     values = draw(rng)
     found = profile_column(grid, values).counts
     places = np.searchsorted(grid.edges, values) + (values >= grid.edges[0])
@@ -180,12 +180,13 @@ def test_a_shape_that_no_buckets_suit_is_sorted() -> None:
     edges = np.concatenate([1e300 + np.arange(500) * 1e290, np.arange(500.0) * 1e-9])
     edges = np.concatenate([-edges, edges])
     grid = Grid.of({"x": edges})["x"]
-    assert grid.buckets is None
+    assert grid.search.buckets is None
     assert profile_column(grid, edges).counts.tolist() == directly(
         grid.edges, edges.tolist()
     )
 
 
+@settings(deadline=None)
 @given(st.permutations([1e308, -1e308, 1.0, 1e-300, 3.0, 1e16, -1e16]))
 def test_a_sum_does_not_depend_on_its_order(values: list[float]) -> None:
     total = ExactSum()
@@ -266,6 +267,18 @@ def test_numbers_of_any_type_are_counted(values: Any) -> None:
     grid = Grid.of({"x": [1.0, 2.0]})["x"]
     profile = profile_column(grid, values)
     assert profile.counts.tolist() == ([0, 1, 1, 0] if len(values) else [0] * 4)
+
+
+def test_numbers_of_fewer_digits_keep_the_place_they_were_trained_in() -> None:
+    prices = np.random.default_rng(10).integers(0, 9_000, 5_000) / 100
+    for trained, logged in [(np.float64, np.float32), (np.float32, np.float64)]:
+        grid = Grid.of({"x": prices.astype(trained)})["x"]
+        same = profile_column(grid, prices.astype(trained))
+        assert (profile_column(grid, prices.astype(logged)).counts == same.counts).all()
+    lists = Grid.of({"x": pa.array([[1.1], [1.3]], pa.list_(pa.float32()))})["x"]
+    assert profile_column(lists, [[1.1], [1.3]]).counts.tolist() == [0, 1, 1, 0]
+    huge = Grid.of({"x": np.array([1.0, 2.0], np.float32)})["x"]
+    assert profile_column(huge, [1e300]).pos_inf == 1
 
 
 def test_names_of_any_type_are_counted() -> None:
@@ -473,6 +486,15 @@ def test_rows_that_cannot_be_profiled_get_a_sentence() -> None:
             profile_windows(grid, [pa.table({"x": [1.0, 2.0], "time": times})], "time")
     with pytest.raises(DataError, match=r"'tiem', .* Did you mean 'time'\?"):
         profile_windows(grid, [pa.table({"x": [1.0], "time": [1.0]})], "tiem")
+
+
+def test_a_negative_zero_is_zero() -> None:
+    grid = Grid.of({"x": [0.0]})["x"]
+    values = [[0.0, -0.0], [-0.0, 0.0], [-0.0], [0.0]]
+    bits = {repr(profile_column(grid, each).minimum) for each in values}
+    assert bits == {"0.0"}
+    assert repr(profile_column(grid, [-0.0]).sum) == "0.0"
+    assert profile_column(grid, [-0.0]).counts.tolist() == [0, 1, 0]
 
 
 def test_the_mean_of_a_category_is_no_number() -> None:

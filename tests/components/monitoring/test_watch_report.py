@@ -224,6 +224,14 @@ def test_quality_is_told_with_labels_estimate_slices_and_trends() -> None:
     assert "warningPage-Hinkley: The loss rises since 2026-11-26." in text
 
 
+def test_quality_without_labels_or_an_estimate_says_nothing_of_them() -> None:
+    text = text_of(quality=quality(labels=None, estimate=None, concept=[]))
+    for words in ("have their label", "estimated without", "Concept drift"):
+        assert words not in text
+    share = {"joined": 0, "waiting": 0, "late": 0, "share": None}
+    assert "0 of 0 rows (–) have their label" in text_of(quality=quality(labels=share))
+
+
 def test_slices_that_are_worth_a_look_come_first() -> None:
     metrics = [
         metric("auc", "a=1", 0.9, rows=10),
@@ -275,6 +283,21 @@ def test_deployments_and_changes_are_marked_where_they_were() -> None:
     assert "x=100.0% y=100% dx=-4 dy=-5>D2</text>" in figure
 
 
+def test_deployments_before_what_is_drawn_are_not_told() -> None:
+    long = trend("overall", 0.9, 0.0)
+    point = long["points"][0]
+    long["points"] = [{**point, "window": f"{n:04d}"} for n in range(500)]
+    pushed: Any = [{"window": f"{n:04d}", "text": f"pushed {n}"} for n in range(500)]
+    text = text_of(quality=quality(trends=[long], deployments=pushed))
+    assert "D1 0440: pushed 440" in text
+    assert "D60 0499: pushed 499" in text
+    assert "pushed 439" not in text
+    few = text_of(quality=quality(trends=[long], deployments=pushed[370:390]))
+    assert "D1 0380: pushed 380" in few
+    none = text_of(quality=quality(trends=[], deployments=pushed))
+    assert "pushed" not in none
+
+
 def test_only_the_last_windows_are_drawn_and_the_page_says_so() -> None:
     long = trend("overall", 0.9, 0.0)
     point = long["points"][0]
@@ -302,10 +325,10 @@ def test_the_budget_and_the_thresholds_are_told_in_words() -> None:
     for sentence in (
         "One false alert a month is allowed for this model; replayed without drift, "
         "the rule gives 0.93, one in 32.6 windows.",
-        "A column alerts if it is significant in 2 of the last 3 windows and its "
-        "effect is large enough to matter.",
-        "The significance level of the whole model is 1.2e−4, shared by all columns "
-        "and slices.",
+        "What is watched alerts if it is significant in 2 of the last 3 windows and "
+        "its effect is large enough to matter.",
+        "The significance level of the whole model is 1.2e−4, shared by all "
+        "that is watched.",
         "A window of fewer than 500 rows decides nothing.",
         "An effect counts from: ks 0.03, l_infinity 0.1, mean_shift 0.1, missing "
         "0.01, psi 0.1, unseen 0.01.",

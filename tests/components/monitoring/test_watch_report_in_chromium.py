@@ -288,7 +288,10 @@ def test_without_scripts_all_is_there_and_no_tool_is(
 def test_paper_gets_what_is_folded_in_black_on_white(
     page: Page, tmp_path: Path
 ) -> None:
-    opened(page, alert_document(), tmp_path, scheme="dark", media="print")
+    # 186 mm of A4 between its margins, at 96 pixels an inch.
+    opened(page, alert_document(), tmp_path, width=703, scheme="dark", media="print")
+    assert page.ask("document.documentElement.scrollWidth") <= 703
+    assert page.ask(STICKING_OUT) == []
     assert page.ask("getComputedStyle(document.body).backgroundColor") == (
         "rgb(255, 255, 255)"
     )

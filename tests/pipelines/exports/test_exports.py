@@ -10,7 +10,7 @@ import pytest
 from penstock.pipelines import exports
 from penstock.pipelines.exports import dot
 from penstock.schemas.errors import DataError, PipelineError
-from tests.components.evaluation.test_report import HOSTILE
+from tests.pages import HOSTILE
 from tests.pipelines.exports.lineages import lineage_of_text, taxi_lineage
 
 STRING = r'"(?:[^"\\]|\\.)*"'

@@ -19,7 +19,7 @@ from penstock.pipelines.metadata import State, Store
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.artifacts import Examples
-from tests.components.evaluation.test_report import HOSTILE
+from tests.pages import HOSTILE
 from tests.pipelines.exports.lineages import (
     STARTED,
     execution,

@@ -16,7 +16,7 @@ from penstock.pipelines.exports.page import MAX_NODES, text_of
 from penstock.pipelines.lineage import Lineage
 from penstock.schemas.errors import MetadataError
 from tests.browser import Browser, Page, browser
-from tests.components.evaluation.test_report import CONTRASTS, HOSTILE, Seen
+from tests.pages import CONTRASTS, HOSTILE, Seen
 from tests.pipelines.exports.lineages import chain, lineage_of_text, taxi_lineage
 
 

@@ -1,0 +1,156 @@
+"""The document of a window: what was decided about drift, column by column."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from penstock.components.monitoring.decision import DriftDecision, Thresholds
+from penstock.components.monitoring.distribution import distribution
+from penstock.components.monitoring.document import (
+    FORMAT,
+    VERSION,
+    BudgetOf,
+    ColumnOf,
+    Document,
+    ReferenceOf,
+    State,
+)
+from penstock.components.monitoring.measures import ColumnEvidence, WindowEvidence
+from penstock.components.monitoring.profile import Profile
+from penstock.components.monitoring.reference import Reference
+from penstock.components.monitoring.windows import Window, iso
+
+
+def drift_document(
+    profile: Profile,
+    reference: Reference,
+    evidence: WindowEvidence,
+    decision: DriftDecision,
+    thresholds: Thresholds,
+    importances: Mapping[str, float],
+) -> Document:
+    """Return the document of a window that was compared and decided about.
+
+    Args:
+        profile: Of the window.
+        reference: That it was compared with; of its season, if there are seasons.
+        evidence: What was measured.
+        decision: What it came to.
+        thresholds: By which it was decided.
+        importances: Of columns to the model, where they are known.
+    """
+    drifted = {each.column: each for each in (*decision.alerts, *decision.watch)}
+    states: dict[str, State] = {each.column: "watch" for each in decision.watch}
+    states |= {each.column: "alert" for each in decision.alerts}
+    nothing: State = "ok"
+    if decision.state == "insufficient_data":
+        nothing = "insufficient_data"
+    columns = []
+    for name, each in evidence.columns.items():
+        found = drifted.get(name)
+        columns.append(
+            _column(
+                each,
+                profile,
+                reference,
+                state=states.get(name, nothing),
+                rank=found.rank if found and name in states else None,
+                importance=importances.get(name),
+                explanation=found.explanation if found else "",
+            )
+        )
+    # Those that alert first, in the order of their ranks, as they are read.
+    order = {"alert": 0, "watch": 1}
+    columns.sort(key=lambda each: (order.get(each["state"], 2), each["rank"] or 0))
+    return {
+        **blank(profile.model, _version(profile), profile.window, profile.rows),
+        "versions": dict(profile.versions),
+        "reference": reference_of(reference),
+        "state": decision.state,
+        "reasons": list(decision.reasons),
+        "budget": _budget(thresholds),
+        "columns": columns,
+    }
+
+
+def blank(model: str, version: str, window: Window, rows: int) -> Document:
+    """Return the document of a window that nothing is known of yet.
+
+    Args:
+        model: Name of the model.
+        version: Of the model; "" if it is not known.
+        window: The window.
+        rows: How many it has.
+    """
+    start, end = iso(window.start), iso(window.end)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": model,
+        "model_version": version or None,
+        "window": {"start": start, "end": end, "name": window.name},
+        "made_at": iso(round(time.time())),
+        "rows": rows,
+        "reference": None,
+        "state": "insufficient_data",
+        "reasons": [],
+        "budget": None,
+        "columns": [],
+        "skew": None,
+        "multivariate": None,
+        "quality": None,
+    }
+
+
+def reference_of(reference: Reference) -> ReferenceOf:
+    """Return what a document says of a reference."""
+    return {
+        "id": reference.whole or reference.id,
+        "rows": reference.rows,
+        "model_version": reference.version or None,
+        "seasonal": bool(reference.season),
+    }
+
+
+def _version(profile: Profile) -> str:
+    return next(iter(profile.versions)) if len(profile.versions) == 1 else ""
+
+
+def _budget(thresholds: Thresholds) -> BudgetOf:
+    return {
+        "alerts_per_month": thresholds.budget,
+        "expected_alerts_per_month": thresholds.expected,
+        "run_length_windows": thresholds.run_length,
+        "level": thresholds.level,
+        "k": thresholds.k,
+        "m": thresholds.m,
+        "min_rows": thresholds.min_rows,
+    }
+
+
+def _column(
+    evidence: ColumnEvidence,
+    profile: Profile,
+    reference: Reference,
+    *,
+    state: State,
+    rank: int | None,
+    importance: float | None,
+    explanation: str,
+) -> ColumnOf:
+    name = evidence.name
+    grid = reference.grid[name]
+    return {
+        "name": name,
+        "role": grid.role,
+        "kind": grid.kind,
+        "state": state,
+        "rank": rank,
+        "p_value": evidence.p_value,
+        "importance": importance,
+        "explanation": explanation,
+        "missing": {"reference": evidence.missing[0], "current": evidence.missing[1]},
+        "measures": [each.to_json() for each in evidence.measures],  # type: ignore[misc]
+        "distribution": distribution(reference.profile[name], profile[name]),
+    }

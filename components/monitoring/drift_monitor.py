@@ -1,0 +1,391 @@
+"""The DriftMonitor component: is what a model is asked still what it was trained on?"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from penstock.components.base import Component, RunContext, output
+from penstock.schemas.artifacts import DriftVerdict, Examples
+from penstock.schemas.errors import DataError, PipelineError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from penstock.components.monitoring.observation import Observation
+    from penstock.components.monitoring.profile import Profile
+    from penstock.components.monitoring.reference import Reference
+    from penstock.components.monitoring.watched import Look, Watched
+    from penstock.components.monitoring.windows import Window
+
+_EPOCH = datetime.date(1970, 1, 1)
+
+
+class DriftMonitor(Component):
+    """Compare what a model was asked, window by window, with what it was trained on.
+
+    Reads Examples of logged requests, and those that the model was trained on. Writes
+    a document, a page and a verdict: no on an alert, not enough data below `min_rows`
+    or before there is a reference, else yes. Wired into a component it gates it.
+
+    Alerts are held to a budget: thresholds are found by replaying windows without
+    drift, so that at most `alerts_per_month` false alerts are raised per model and
+    month. Profiles, evidence and thresholds are kept in `monitor_dir`, where `penstock
+    drift`, `penstock backtest` and later windows find them.
+
+    Example:
+        drift = DriftMonitor(
+            examples=ingest.examples,
+            reference=TrainedOn(serving_dir),
+            model_name="taxi",
+            time_column="logged_at",
+            score_columns=("score",),
+            monitor_dir=Path("monitoring"),
+        )
+
+    Attributes:
+        examples: Logged requests of one window or several.
+        reference: What the served model was trained on. Without it the first windows
+            of serving become the reference, and nothing is judged before.
+        model_name: Name of the model.
+        monitor_dir: Where what is kept of watched models lies; made if missing.
+        time_column: When a row was logged: a timestamp, or seconds since 1970 UTC.
+            Without it the Examples are one window: the day that their span stands for.
+        window: Length of a window; windows begin at full days or hours, UTC.
+        version: Version of the model that answered; "" if it is not known.
+        version_column: The column that says it instead.
+        columns: The columns to watch; all that the reference has, but those that are
+            named below for something else, if none are named.
+        score_columns: What the model answered; tested first, with a share of the
+            budget of its own.
+        label_columns: The truth, where it is logged; likewise.
+        categories: Columns of numbers that are names, as a postcode.
+        splits: The splits of `examples` to read; all if none are named.
+        reference_splits: Those of `reference`.
+        season: Windows that are alike: by 'weekday', 'hour' or 'weekday and hour'. The
+            reference needs the time column for it.
+        alerts_per_month: False alerts per model and month that are borne.
+        k: In how many of the last `m` windows drift has to be there, unless it is so
+            clear in one that it needs no other.
+        m: See `k`.
+        min_rows: Below them a window decides nothing.
+        effects: Least effects that may raise an alert, by drift type.
+        importances: Of columns to the model, in any unit; for the ranking.
+        observe_rows: Without a reference, how many rows make one.
+        observe_windows: Without a reference, how many windows make one.
+        verdict: What the last window came to.
+    """
+
+    LIBRARIES = ("numpy", "scipy", "pyarrow")
+
+    examples: Examples
+    reference: tuple[Examples, ...] | None = None
+    model_name: str
+    monitor_dir: Path
+    time_column: str = ""
+    window: Literal["day", "hour"] = "day"
+    version: str = ""
+    version_column: str = ""
+    columns: tuple[str, ...] = ()
+    score_columns: tuple[str, ...] = ()
+    label_columns: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    reference_splits: tuple[str, ...] = ("train",)
+    season: Literal["", "weekday", "hour", "weekday and hour"] = ""
+    alerts_per_month: float = 1.0
+    k: int = 2
+    m: int = 3
+    min_rows: int = 500
+    effects: Mapping[str, float] | None = None
+    importances: Mapping[str, float] | None = None
+    observe_rows: int = 5_000
+    observe_windows: int = 7
+    verdict: DriftVerdict = output()
+
+    def check(self) -> None:
+        """Check what can be checked before anything is read.
+
+        Raises:
+            PipelineError: If a parameter makes no sense.
+        """
+        if not self.alerts_per_month > 0:
+            raise PipelineError(
+                f"{self.name}.alerts_per_month is {self.alerts_per_month}; a monitor "
+                "that may never be wrong can never speak. Pass a number above 0."
+            )
+        if not 1 <= self.k <= self.m:
+            raise PipelineError(
+                f"{self.name}.k is {self.k} and m is {self.m}. Pass a k from 1 to m."
+            )
+        if self.season and not self.time_column:
+            raise PipelineError(
+                f"{self.name}.season is '{self.season}', which takes the times of "
+                "rows. Name their column as time_column."
+            )
+        if self.version and self.version_column:
+            raise PipelineError(
+                f"{self.name} has both version and version_column. Pass one of them."
+            )
+
+    def why_stale(self) -> str:
+        """Say why an earlier verdict on these Examples no longer holds.
+
+        Returns:
+            That windows before it are others now, or that what was kept is gone; or
+            nothing.
+        """
+        from penstock.components.monitoring.watched import Watched
+
+        watched = Watched(self.monitor_dir, self.model_name)
+        kept = self.verdict.properties.get("kept", "")
+        if kept and not (watched.place / str(kept)).is_dir():
+            return f"'{watched.place / str(kept)}' is gone"
+        before = self.verdict.properties.get("before", "")
+        now = watched.names_before(str(self.verdict.properties.get("window", "")))
+        if before != now:
+            return "the windows before it are others now"
+        return ""
+
+    def run(self, context: RunContext) -> None:
+        """Look at every window of the Examples, in the order of time.
+
+        Raises:
+            DataError: If rows, windows or the reference are not as they have to be.
+        """
+        from penstock.components.monitoring.watched import Policy, Watched
+
+        policy = Policy(
+            budget=self.alerts_per_month,
+            k=self.k,
+            m=self.m,
+            min_rows=self.min_rows,
+            effects=self.effects or {},
+        )
+        watched = Watched(self.monitor_dir, self.model_name)
+        with watched.alone():
+            reference = self._reference(watched, context)
+            if reference is None:
+                self._observe(watched)
+                return
+            last = None
+            for profile in self._profiles(reference):
+                context.progress(profile.rows)
+                last = watched.look(profile, reference, policy, self.importances)
+                context.logger.info("%s: %s", profile.window.name, last.decision.state)
+            assert last is not None  # without rows there is an error before
+            self._conclude(watched, last)
+
+    # --- the reference
+
+    def _reference(self, watched: Watched, context: RunContext) -> Reference | None:
+        if self.reference is None:
+            return watched.reference()
+        made_from = self._made_from()
+        if made_from == watched.made_from():
+            return watched.reference()
+        from penstock.components.monitoring.reference import Reference
+
+        context.logger.info("Making the reference of %s", self._subject())
+        made = Reference.of(
+            self._reference_rows,
+            model=self.model_name,
+            version="",
+            time_column=self.time_column if self._has_reference_times() else None,
+            seconds=self._seconds,
+            season=self.season,
+            columns=self._watched_columns(),
+            roles=self._roles(),  # type: ignore[arg-type]
+            categories=self.categories,
+            created=0.0,
+        )
+        watched.use(made, made_from)
+        return made
+
+    def _made_from(self) -> str:
+        import hashlib
+        import json
+
+        parameters = [
+            [each.digest or each.uri for each in self.reference or ()],
+            [self.time_column, self.window, self.season],
+            [*self.columns, "", *self.score_columns, "", *self.label_columns],
+            [*self.categories, "", *self.reference_splits, self.version_column],
+        ]
+        return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()
+
+    def _reference_rows(self) -> Iterator[pa.RecordBatch]:
+        from penstock.components.columns.examples import read_batches
+
+        for examples in self.reference or ():
+            for split in self.reference_splits:
+                yield from read_batches(examples, split)
+
+    def _has_reference_times(self) -> bool:
+        from penstock.components.columns.examples import schema_of
+
+        return bool(self.time_column) and all(
+            self.time_column in schema_of(each).names for each in self.reference or ()
+        )
+
+    def _watched_columns(self) -> list[str]:
+        """Return the columns to watch, of those that both sides have."""
+        from penstock.components.columns.examples import schema_of
+
+        logged = schema_of(self.examples).names
+        if self.columns:
+            named = [*self.columns, *self.score_columns, *self.label_columns]
+            return list(dict.fromkeys(named))
+        has = [schema_of(each).names for each in self.reference or ()]
+        known = has[0] if has else logged
+        others = {self.time_column, self.version_column}
+        return [name for name in known if name not in others]
+
+    def _roles(self) -> dict[str, str]:
+        return {
+            **dict.fromkeys(self.score_columns, "score"),
+            **dict.fromkeys(self.label_columns, "label"),
+        }
+
+    def _subject(self) -> str:
+        return ", ".join(f"'{each.uri}'" for each in self.reference or ())
+
+    # --- windows
+
+    @property
+    def _seconds(self) -> float:
+        from penstock.components.monitoring.windows import DAY, HOUR
+
+        return DAY if self.window == "day" else HOUR
+
+    def _rows(self) -> Iterator[pa.RecordBatch]:
+        from penstock.components.columns.examples import read_batches
+
+        for split in self.splits or self.examples.split_names:
+            yield from read_batches(self.examples, split)
+
+    def _only_window(self) -> Window:
+        from penstock.components.monitoring.windows import Window
+
+        span = self.examples.span
+        if span is None or self.window != "day":
+            raise DataError(
+                f"Examples '{self.examples.uri}' do not say when their rows were "
+                f"logged: {self.name}.time_column names no column, and they have no "
+                "span of a day. Name the column, or ingest them with a date in the "
+                "pattern."
+            )
+        return Window.day(_EPOCH + datetime.timedelta(days=span))
+
+    def _profiles(self, reference: Reference) -> Iterator[Profile]:
+        from penstock.components.monitoring.profiling import (
+            profile_batches,
+            profile_windows,
+        )
+
+        version_column = self.version_column or None
+        if self.time_column:
+            yield from profile_windows(
+                reference.grid,
+                self._rows(),
+                self.time_column,
+                seconds=self._seconds,
+                model=self.model_name,
+                version=self.version,
+                version_column=version_column,
+            )
+        else:
+            yield profile_batches(
+                reference.grid,
+                self._rows(),
+                self._only_window(),
+                model=self.model_name,
+                version=self.version,
+                version_column=version_column,
+            )
+
+    # --- without a reference
+
+    def _observe(self, watched: Watched) -> None:
+        from penstock.components.monitoring.drift_document import blank
+        from penstock.components.monitoring.observation import Observation
+
+        observation = Observation(
+            watched.place / "observed",
+            self.model_name,
+            self.version,
+            least_rows=self.observe_rows,
+            least_windows=self.observe_windows,
+            columns=self._watched_columns(),
+            roles=self._roles(),  # type: ignore[arg-type]
+            categories=self.categories,
+            season=self.season,
+        )
+        made, window, rows = None, None, 0
+        for window, table in self._tables(observation):
+            rows = table.num_rows
+            made = observation.add(window, table, version=self.version)
+            if made is not None:
+                break
+        if made is not None:
+            watched.use(made)
+        assert window is not None
+        document = blank(self.model_name, self.version, window, rows)
+        document["reasons"] = [observation.sentence]
+        self._write(document, [observation.sentence], window.name)
+
+    def _tables(self, observation: Observation) -> Iterator[tuple[Window, pa.Table]]:
+        import pyarrow as pa
+
+        from penstock.components.monitoring.profiling import by_window
+        from penstock.components.monitoring.windows import Window
+
+        batches = list(self._rows())
+        if not self.time_column:
+            yield self._only_window(), pa.Table.from_batches(batches)
+            return
+        parts = [
+            (number, rows)
+            for batch in batches
+            for number, rows in by_window(batch, self.time_column, self._seconds)
+        ]
+        parts.sort(key=lambda each: each[0])
+        for number, group in itertools.groupby(parts, key=lambda each: each[0]):
+            start = number * self._seconds
+            table = pa.Table.from_batches([rows for _, rows in group])
+            yield Window(start, start + self._seconds), table
+
+    # --- what comes of it
+
+    def _conclude(self, watched: Watched, look: Look) -> None:
+        for each in look.folder.iterdir():
+            shutil.copy2(each, self.verdict.path / each.name)
+        decision = look.decision
+        self.verdict.properties.update(
+            kept=str(look.folder.relative_to(watched.place)),
+            before=watched.names_before(decision.window.name),
+            reference=decision.reference_id,
+            columns=[each.column for each in decision.alerts],
+        )
+        self._decide(decision.state, list(decision.reasons), decision.window.name)
+
+    def _write(self, document: object, reasons: list[str], window: str) -> None:
+        from penstock.components.monitoring.document import write_document
+        from penstock.components.monitoring.report import render
+        from penstock.components.monitoring.watched import PAGE
+
+        write_document(document, self.verdict.file)  # type: ignore[arg-type]
+        page = render(document)  # type: ignore[arg-type]
+        (self.verdict.path / PAGE).write_text(page, encoding="utf-8")
+        self._decide("insufficient_data", reasons, window)
+
+    def _decide(self, state: str, reasons: list[str], window: str) -> None:
+        self.verdict.decide(state)
+        against = len(reasons) if state in ("alert", "insufficient_data") else 0
+        self.verdict.set_reasons(reasons, against=against)
+        self.verdict.properties["window"] = window
+        self.verdict.properties["model_name"] = self.model_name

@@ -1,0 +1,377 @@
+"""Verbs about drift: look at a log, decide again about the past."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock.commands.options import JsonOption
+from penstock.commands.terminal import (
+    DONE,
+    NOT_ENOUGH_DATA,
+    SAID_NO,
+    new_console,
+    noise_kept,
+    plain,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from penstock.components.monitoring.logs import LogTable
+    from penstock.components.monitoring.reference import Reference
+    from penstock.components.monitoring.watched import Look, Policy, Watched
+
+ModelOption = Annotated[
+    str, typer.Option("--model", metavar="NAME", help="Name of the model.")
+]
+DirOption = Annotated[
+    Path,
+    typer.Option(
+        "--dir",
+        metavar="DIR",
+        envvar="PENSTOCK_MONITORING",
+        help="Where what is kept of watched models lies.",
+    ),
+]
+BudgetOption = Annotated[
+    float,
+    typer.Option(
+        "--alerts-per-month",
+        metavar="NUMBER",
+        help="False alerts per model and month that are borne.",
+    ),
+]
+MinRowsOption = Annotated[
+    int, typer.Option("--min-rows", help="Below them a window decides nothing.")
+]
+KOption = Annotated[
+    int, typer.Option("-k", help="In how many of the last m windows drift has to be.")
+]
+MOption = Annotated[int, typer.Option("-m", help="How many windows are looked at.")]
+ImportanceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--importance",
+        metavar="COLUMN=NUMBER",
+        help="Of a column to the model, for the ranking; repeat it for more.",
+    ),
+]
+
+_STYLES = {
+    "ok": "green",
+    "watch": "yellow",
+    "alert": "bold red",
+    "insufficient_data": "dim",
+}
+
+
+def drift(
+    log: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="LOG",
+            help="Files or folders of request logs (PredictionLog), Parquet or CSV.",
+        ),
+    ],
+    model: ModelOption,
+    folder: DirOption = Path("monitoring"),
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            metavar="DATA",
+            help="What the model was trained on: a file or folder of Parquet, CSV or "
+            "TFRecord, or an Examples artifact. It counts until another is given.",
+        ),
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="Split of an Examples artifact.")
+    ] = "train",
+    day: Annotated[
+        str,
+        typer.Option(
+            "--day",
+            metavar="DATE",
+            help="The day (UTC) to look at, as 2026-11-30; all that are there if left "
+            "out.",
+        ),
+    ] = "",
+    hourly: Annotated[
+        bool, typer.Option("--hourly", help="Windows are hours, not days.")
+    ] = False,
+    id_column: Annotated[
+        str, typer.Option("--id", metavar="COLUMN", help="What tells rows apart.")
+    ] = "",
+    time_column: Annotated[
+        str,
+        typer.Option(
+            "--time",
+            metavar="COLUMN",
+            help="When a row was logged; a PredictionLog says it itself.",
+        ),
+    ] = "",
+    version: Annotated[
+        str, typer.Option("--version", help="Only rows that this version answered.")
+    ] = "",
+    version_column: Annotated[
+        str,
+        typer.Option(
+            "--version-column", metavar="COLUMN", help="The column that says it."
+        ),
+    ] = "",
+    probability: Annotated[
+        str,
+        typer.Option(
+            "--probability",
+            metavar="COLUMN",
+            help="With which a row was kept, of a log that is a sample.",
+        ),
+    ] = "",
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--score", metavar="COLUMN", help="What the model answered; tested first."
+        ),
+    ] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--category",
+            metavar="COLUMN",
+            help="Numbers that are names, as a postcode.",
+        ),
+    ] = None,
+    importance: ImportanceOption = None,
+    budget: BudgetOption = 1.0,
+    min_rows: MinRowsOption = 500,
+    k: KOption = 2,
+    m: MOption = 3,
+    junit: Annotated[
+        Path | None,
+        typer.Option("--junit", metavar="FILE", help="Write JUnit XML of it, for CI."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare what a model was asked with what it was trained on, and decide.
+
+    Exits with 3 if the last window is an alert, and with 4 if it had too little data.
+    """
+    import tempfile
+
+    from penstock.components.columns.whole import write_whole
+    from penstock.components.monitoring.junit import render_junit
+    from penstock.components.monitoring.logs import LogFormat, read_log
+    from penstock.components.monitoring.watched import Policy, Watched
+    from penstock.components.monitoring.windows import DAY, HOUR, Window
+
+    importances = _importances(importance or [])
+    policy = Policy(budget=budget, k=k, m=m, min_rows=min_rows)
+    watched = Watched(folder, model)
+    found = read_log(
+        *log,
+        window=Window.day(day) if day else None,
+        format=LogFormat(
+            id=id_column or None,
+            time=time_column or None,
+            version=version_column or None,
+            probability=probability or None,
+            scores=tuple(score or ()),
+        ),
+        version=version or None,
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-") as scratch,
+        noise_kept(Path(scratch), verbose=False),
+        watched.alone(),
+    ):
+        looks = _looks(
+            watched,
+            found,
+            _reference(watched, reference, split, found, category or []),
+            policy,
+            HOUR if hourly else DAY,
+            importances,
+        )
+    last = looks[-1]
+    if junit is not None:
+        write_whole(junit, render_junit(last.document).encode())
+    if as_json:
+        print_json([each.document for each in looks])
+    else:
+        _print_looks(looks, found.notes)
+    raise typer.Exit(_code(last.decision.state))
+
+
+def backtest(
+    model: ModelOption,
+    folder: DirOption = Path("monitoring"),
+    budget: BudgetOption = 1.0,
+    min_rows: MinRowsOption = 500,
+    k: KOption = 2,
+    m: MOption = 3,
+    importance: ImportanceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decide again about all windows that are kept, as another policy would."""
+    from penstock.components.monitoring.watched import Policy, Watched
+
+    policy = Policy(budget=budget, k=k, m=m, min_rows=min_rows)
+    watched = Watched.existing(folder, model)
+    found = watched.backtest(policy, _importances(importance or []))
+    if as_json:
+        print_json(found.to_json())
+        return
+    console = new_console()
+    thresholds = found.thresholds
+    for each in found.episodes:
+        names = ", ".join(column.column for column in each.alerts)
+        console.print(
+            f"[bold red]alert[/] {plain(each.window.name)}  {plain(names)}",
+            soft_wrap=True,
+        )
+        for reason in each.reasons[:3]:
+            console.print(f"  {reason}", markup=False, soft_wrap=True)
+    low, high = found.interval
+    console.print(
+        f"{len(found.episodes)} alerts in {found.decided} windows with enough rows, of "
+        f"{len(found.decisions)}: {found.alerts_per_month:.2f} a month (95 % interval "
+        f"{low:.2f} to {high:.2f}), where without drift {thresholds.expected:.2f} are "
+        f"expected, one in {thresholds.run_length:.0f} windows.",
+        markup=False,
+        soft_wrap=True,
+    )
+    for note in thresholds.notes:
+        console.print(note, style="dim", markup=False, soft_wrap=True)
+
+
+def _importances(given: list[str]) -> dict[str, float]:
+    found = {}
+    for text in given:
+        name, _, number = text.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise typer.BadParameter(
+                f"'{text}' names no column and number. Write COLUMN=NUMBER, as in "
+                "fare=0.3.",
+                param_hint="--importance",
+            )
+    return found
+
+
+def _reference(
+    watched: Watched,
+    data: Path | None,
+    split: str,
+    log: LogTable,
+    categories: list[str],
+) -> Reference:
+    """Return the reference that counts: what was given, or what was given before."""
+    import tempfile
+
+    from penstock.components.columns.examples import schema_of
+    from penstock.components.monitoring.reference import Reference
+    from penstock.pipelines.evaluate import open_data
+    from penstock.schemas.errors import DataError
+
+    if data is None:
+        known = watched.reference()
+        if known is None:
+            raise DataError(
+                f"Model '{watched.model}' has no reference yet. Pass what it was "
+                "trained on as --reference."
+            )
+        return known
+    with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
+        examples, splits = open_data(data, _splits(data, split), Path(scratch))
+        logged = set(log.table.column_names)
+        shared = [name for name in schema_of(examples).names if name in logged]
+        if not shared:
+            raise DataError(
+                f"'{data}' and {log.subject} have no column in common. Name the data "
+                "that the model was trained on."
+            )
+        made = Reference.of_examples(
+            examples,
+            splits[0],
+            model=watched.model,
+            columns=shared,
+            roles=dict.fromkeys(
+                (each for each in log.scores if each in shared), "score"
+            ),
+            categories=[each for each in categories if each in shared],
+        )
+    watched.use(made)
+    return made
+
+
+def _splits(data: Path, split: str) -> tuple[str, ...]:
+    return (split,) if any(data.glob("Split-*")) else ()
+
+
+def _looks(
+    watched: Watched,
+    log: LogTable,
+    reference: Reference,
+    policy: Policy,
+    seconds: float,
+    importances: dict[str, float],
+) -> list[Look]:
+    from penstock.components.monitoring.logs import TIME, VERSION
+    from penstock.components.monitoring.profiling import profile_windows
+    from penstock.components.monitoring.sampling import thinned
+
+    rows = thinned(log)
+    rate = float(rows.probabilities[0]) if rows.rows else 1.0
+    known = any(rows.versions)
+    profiles = profile_windows(
+        reference.grid,
+        [rows.table],
+        TIME,
+        seconds=seconds,
+        model=watched.model,
+        version_column=VERSION if known else None,
+        rate=rate,
+    )
+    return [
+        watched.look(profile, reference, policy, importances) for profile in profiles
+    ]
+
+
+def _code(state: str) -> int:
+    return {"alert": SAID_NO, "insufficient_data": NOT_ENOUGH_DATA}.get(state, DONE)
+
+
+def _print_looks(looks: list[Look], notes: tuple[str, ...]) -> None:
+    from rich.table import Table
+
+    console = new_console()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("window")
+    table.add_column("rows", justify="right")
+    table.add_column("state")
+    table.add_column("columns", overflow="fold")
+    for each in looks:
+        decision: Any = each.decision
+        named = [*decision.alerts, *decision.watch]
+        state = decision.state
+        table.add_row(
+            plain(decision.window.name),
+            f"{decision.rows:,}",
+            f"[{_STYLES[state]}]{state.replace('_', ' ')}[/]",
+            plain(", ".join(column.column for column in named)),
+        )
+    console.print(table)
+    last = looks[-1]
+    console.print()
+    for reason in last.decision.reasons:
+        console.print(f"- {reason}", markup=False, soft_wrap=True)
+    for note in notes:
+        console.print(note, style="dim", markup=False, soft_wrap=True)
+    console.print(
+        f"\nreport: {last.folder / 'report.html'}", markup=False, soft_wrap=True
+    )

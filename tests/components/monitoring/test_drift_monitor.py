@@ -1,0 +1,336 @@
+"""DriftMonitor in a pipeline, and the verbs that do the same without one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from penstock.components.base import Component, RunContext, output
+from penstock.components.monitoring.budget import Replay
+from penstock.components.monitoring.document import read_document
+from penstock.components.monitoring.drift_monitor import DriftMonitor
+from penstock.components.monitoring.watched import Watched, models
+from penstock.pipelines.pipeline import Pipeline
+from penstock.pipelines.run import RunResult, run
+from penstock.pipelines.runners import LocalRunner
+from penstock.schemas.artifacts import Answer, DriftVerdict, Examples, Model
+from penstock.schemas.errors import ComponentFailed, DataError, PipelineError
+from tests.components.monitoring.traffic import examples, rows
+from tests.conftest import Said
+
+Call = Callable[..., Said]
+
+
+class Given(Component):
+    """Hand on Examples that are on disk."""
+
+    folder: Path
+    properties: dict[str, Any]
+    examples: Examples = output()
+
+    def run(self, context: RunContext) -> None:
+        shutil.copytree(self.folder, self.examples.path, dirs_exist_ok=True)
+        self.examples.properties.update(self.properties)
+
+
+class After(Component):
+    """Run only where there is no drift."""
+
+    drift: DriftVerdict
+    model: Model = output()
+
+    def run(self, context: RunContext) -> None:
+        (self.model.path / "made").touch()
+
+
+@pytest.fixture(autouse=True)
+def short_replays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let thresholds rest on a twentieth of the replayed windows."""
+    usual = Replay.__init__.__kwdefaults__
+    assert usual is not None and usual["column_windows"] >= 500_000
+    monkeypatch.setitem(usual, "column_windows", 35_000)
+
+
+@pytest.fixture(scope="module")
+def trained_on(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    folder = tmp_path_factory.mktemp("reference") / "examples"
+    return examples(folder, rows(20_000, 0).drop(["trip", "logged_at"]))
+
+
+def given(examples: Examples, name: str, **more: Any) -> Given:
+    properties = {**examples.properties, **more}
+    return Given(name=name, folder=examples.path, properties=properties)
+
+
+def watch(
+    logged: Examples,
+    tmp_path: Path,
+    reference: Examples | None = None,
+    *,
+    span: int | None = None,
+    **how: Any,
+) -> RunResult:
+    """Run a pipeline that watches a day, or several, and what depends on it."""
+    log = given(logged, "Log", **({} if span is None else {"span": span}))
+    trained = None if reference is None else given(reference, "Trained")
+    how.setdefault("time_column", "logged_at")
+    drift = DriftMonitor(
+        examples=log.examples,
+        reference=None if trained is None else (trained.examples,),
+        model_name="taxi",
+        monitor_dir=tmp_path / "monitoring",
+        score_columns=("score",),
+        **how,
+    )
+    parts = [log, *([trained] if trained else []), drift, After(drift=drift.verdict)]
+    return run(Pipeline("watch", parts), tmp_path, runner=LocalRunner())
+
+
+def verdict_of(result: RunResult) -> DriftVerdict:
+    verdict = result["DriftMonitor"].outputs["verdict"]
+    assert isinstance(verdict, DriftVerdict)
+    return verdict
+
+
+def test_a_day_without_drift_lets_what_depends_on_it_run(
+    trained_on: Examples, tmp_path: Path
+) -> None:
+    logged = examples(tmp_path / "day", rows(4_000, 1), split="all")
+    result = watch(logged, tmp_path, trained_on)
+    verdict = verdict_of(result)
+    assert verdict.answer is Answer.YES
+    assert result["After"].state.value == "complete"
+    document = read_document(verdict.file)
+    assert document["state"] == "ok"
+    assert document["model"] == "taxi"
+    assert document["window"]["name"] == "2026-11-02"
+    assert document["rows"] == 4_000
+    assert [each["name"] for each in document["columns"]] == [
+        *("fare", "miles", "payment_type", "score")
+    ]
+    assert document["columns"][-1]["role"] == "score"
+    assert document["reference"] is not None
+    assert document["reference"]["rows"] == 20_000
+    assert (verdict.path / "report.html").read_text().startswith("<!doctype html>")
+    again = watch(logged, tmp_path, trained_on)
+    assert again["DriftMonitor"].state.value == "cached"
+    # Another day before it changes what its verdict stands on.
+    (tmp_path / "monitoring" / "taxi" / "windows" / "2026-11-01").mkdir()
+    again = watch(logged, tmp_path, trained_on)
+    assert again["DriftMonitor"].state.value == "complete"
+
+
+def test_drift_is_found_named_and_stops_what_depends_on_it(
+    trained_on: Examples, tmp_path: Path
+) -> None:
+    days = [
+        rows(4_000, 10 + day, day=day, fare=0.15 if day == 2 else 0.0)
+        for day in range(3)
+    ]
+    logged = examples(tmp_path / "days", *days, split="all")
+    result = watch(logged, tmp_path, trained_on)
+    verdict = verdict_of(result)
+    assert verdict.answer is Answer.NO
+    assert result["After"].state.value == "skipped"
+    assert verdict.properties["columns"] == ["fare"]
+    (reason,) = verdict.reasons
+    assert reason.startswith("Feature 'fare' drifted: values are greater by 0.2")
+    document = read_document(verdict.file)
+    assert document["columns"][0]["name"] == "fare"
+    assert document["columns"][0]["rank"] == 1
+    assert document["columns"][0]["state"] == "alert"
+    kept = tmp_path / "monitoring" / "taxi" / "windows"
+    states = {
+        each.parent.name: read_document(each)["state"]
+        for each in kept.glob("*/drift.json")
+    }
+    assert states == {"2026-11-02": "ok", "2026-11-03": "ok", "2026-11-04": "alert"}
+    assert models(tmp_path / "monitoring") == ("taxi",)
+
+
+def test_too_few_rows_are_not_enough_data(trained_on: Examples, tmp_path: Path) -> None:
+    logged = examples(tmp_path / "day", rows(200, 1, fare=1.0), split="all")
+    verdict = verdict_of(watch(logged, tmp_path, trained_on))
+    assert verdict.answer is Answer.NOT_ENOUGH_DATA
+    assert "200 rows" in verdict.reasons[0] and "500" in verdict.reasons[0]
+
+
+def test_without_a_reference_the_first_windows_become_one(tmp_path: Path) -> None:
+    def seen(name: str, day: int, **how: float) -> DriftVerdict:
+        logged = examples(tmp_path / name, rows(1_500, day, day=day, **how), split="x")
+        return verdict_of(
+            watch(logged, tmp_path, observe_rows=4_000, observe_windows=2)
+        )
+
+    first = seen("first", 0)
+    assert first.answer is Answer.NOT_ENOUGH_DATA
+    assert first.reasons == (
+        "Model 'taxi' is observed: 1 of 2 windows and 1500 of 4000 rows are there. "
+        "Nothing is judged before.",
+    )
+    assert seen("second", 1).answer is Answer.NOT_ENOUGH_DATA
+    third = seen("third", 2)
+    assert third.reasons == ("The reference of model 'taxi' is made.",)
+    assert seen("fourth", 3).answer is Answer.YES
+    assert seen("fifth", 4, fare=0.5).answer is Answer.NO
+
+
+def test_a_span_is_the_day_of_rows_without_a_time(
+    trained_on: Examples, tmp_path: Path
+) -> None:
+    table = rows(1_000, 3).drop(["logged_at"])
+    logged = examples(tmp_path / "day", table, split="all")
+
+    def look(span: int | None) -> RunResult:
+        return watch(logged, tmp_path, trained_on, span=span, time_column="")
+
+    look(20_759)
+    assert (tmp_path / "monitoring/taxi/windows/2026-11-02/drift.json").is_file()
+    with pytest.raises(ComponentFailed) as raised:
+        look(None)
+    assert raised.value.result is not None
+    log = raised.value.result["Log"].outputs["examples"]
+    assert isinstance(log, Examples)
+    uri = log.uri
+    assert str(raised.value) == (
+        f"'DriftMonitor' failed: Examples '{uri}' do not say when their rows were "
+        "logged: DriftMonitor.time_column names no column, and they have no span "
+        "of a day. Name the column, or ingest them with a date in the pattern."
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        (
+            {"alerts_per_month": 0.0},
+            "DriftMonitor.alerts_per_month is 0.0; a monitor that may never be wrong "
+            "can never speak. Pass a number above 0.",
+        ),
+        ({"k": 4}, "DriftMonitor.k is 4 and m is 3. Pass a k from 1 to m."),
+        (
+            {"season": "weekday", "time_column": ""},
+            "DriftMonitor.season is 'weekday', which takes the times of rows. Name "
+            "their column as time_column.",
+        ),
+        (
+            {"version": "7", "version_column": "v"},
+            "DriftMonitor has both version and version_column. Pass one of them.",
+        ),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(
+    how: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError) as raised:
+        DriftMonitor(
+            examples=Examples(tmp_path),
+            model_name="taxi",
+            monitor_dir=tmp_path,
+            **how,
+        )
+    assert str(raised.value) == text
+
+
+def test_the_name_of_a_model_is_the_name_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        Watched(tmp_path, "../taxi")
+    assert str(raised.value) == (
+        "Model name '../taxi' cannot be the name of a folder: letters, digits, '_', "
+        "'-' and '.', beginning with a letter or digit, can. Rename it."
+    )
+
+
+# --- the verbs
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for day in range(4):
+        moved = 0.15 if day == 3 else 0.0
+        new = 0.03 if day == 3 else 0.0
+        table = rows(3_000, 20 + day, day=day, fare=moved, new=new)
+        pq.write_table(table, folder / f"{day}.parquet")
+    return folder
+
+
+def test_a_log_is_looked_at_and_the_past_decided_about_again(
+    logs: Path, trained_on: Examples, tmp_path: Path, penstock: Call
+) -> None:
+    where = ("--model=taxi", f"--dir={tmp_path / 'kept'}")
+    columns = ("--id=trip", "--time=logged_at", "--score=score")
+    none = penstock("drift", logs, *where, *columns)
+    assert none.code == 1
+    assert none.err.strip() == (
+        "Model 'taxi' has no reference yet. Pass what it was trained on as --reference."
+    )
+    reference = f"--reference={trained_on.uri}"
+    junit = tmp_path / "junit.xml"
+    said = penstock("drift", logs, *where, *columns, reference, f"--junit={junit}")
+    assert said.code == 3, said.err
+    assert "2026-11-02  3,000  ok" in said.out
+    assert "2026-11-05  3,000  alert" in said.out
+    assert "- Feature 'payment_type' drifted: " in said.out
+    assert "report: " in said.out
+    assert "<testsuites" in junit.read_text()
+    # The reference counts until another is given.
+    early = penstock("drift", logs, *where, *columns, "--day=2026-11-03", "--json")
+    assert early.code == 0
+    (document,) = early.json
+    assert document["window"]["name"] == "2026-11-03"
+    assert document["versions"] == {}
+    past = penstock("backtest", *where)
+    assert past.code == 0
+    assert "alert 2026-11-05" in past.out
+    assert "1 alerts in 4 windows with enough rows, of 4: 7.60 a month" in past.out
+    strict = penstock("backtest", *where, "--min-rows=5000", "--json")
+    assert set(strict.json["states"].values()) == {"insufficient_data"}
+
+
+def test_what_is_not_there_gets_a_sentence(
+    logs: Path, trained_on: Examples, tmp_path: Path, penstock: Call
+) -> None:
+    kept = f"--dir={tmp_path / 'kept'}"
+    said = penstock("backtest", "--model=taxi", kept)
+    assert said.code == 1
+    assert said.err.strip() == (
+        f"Model 'taxi' is not watched in '{tmp_path / 'kept'}' (it has none). Watch it "
+        "with a DriftMonitor, or with penstock drift."
+    )
+    asked = ("drift", logs, "--model=taxi", kept, "--id=trip", "--time=logged_at")
+    said = penstock(*asked, f"--reference={trained_on.uri}", "--importance=fare")
+    assert said.code == 2
+    assert "'fare' names no column and number. Write COLUMN=NUMBER" in said.err
+    other = tmp_path / "other.parquet"
+    pq.write_table(rows(10, 0).select(["trip"]).rename_columns(["x"]), other)
+    said = penstock(*asked, f"--reference={other}")
+    assert said.code == 1
+    assert "have no column in common" in said.err
+    penstock(*asked, f"--reference={trained_on.uri}", "--day=2026-11-02")
+    said = penstock("backtest", "--model=taxy", kept)
+    assert "(it has 'taxi'). Did you mean 'taxi'?" in said.err
+
+
+def test_mixed_versions_of_the_model_are_refused(
+    logs: Path, trained_on: Examples, tmp_path: Path, penstock: Call
+) -> None:
+    table = pq.read_table(logs / "0.parquet")
+    versions = [str(7 + number % 2) for number in range(table.num_rows)]
+    mixed = tmp_path / "mixed.parquet"
+    pq.write_table(table.append_column("version", [versions]), mixed)
+    asked = ("drift", mixed, "--model=taxi", f"--dir={tmp_path / 'kept'}")
+    columns = ("--id=trip", "--time=logged_at", "--version-column=version")
+    reference = f"--reference={trained_on.uri}"
+    said = penstock(*asked, *columns, reference)
+    assert said.code == 1 and "version" in said.err
+    one = penstock(*asked, *columns, reference, "--version=7", "--json")
+    assert one.code == 0, one.err
+    assert json.dumps(one.json[0]["versions"]) == '{"7": 1500}'
