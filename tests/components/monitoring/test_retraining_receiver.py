@@ -380,7 +380,7 @@ def test_metrics_count_what_was_started_by_its_reason(
         tmp_path, starts, replace(TAXI, schedules=(parse_schedule("every 1d"),))
     )
     site.post(notification())
-    site.post(notification(alert(feature="fare")))
+    site.post(notification(alert(feature="fare"), group="another"))
     site.journal.end(1, "not blessed", "", now=NOW + 60)
     _, text, headers = site.ask("GET", "/metrics")
     assert headers["content-type"].startswith("text/plain; version=")
