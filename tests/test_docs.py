@@ -56,16 +56,19 @@ def run_blocks(folder: Path, document: Path) -> str:
 def test_every_guide_has_an_example_that_a_test_runs() -> None:
     guides = {path.name for path in DOCS.glob("*.md") if blocks(path)}
     assert guides == {
+        "alerts.md",
         "blessing.md",
         "environment.md",
         "evaluation.md",
         "housekeeping.md",
+        "inference-logs.md",
         "infra-validation.md",
         "ingestion.md",
         "lineage.md",
         "model-server.md",
         "models.md",
         "monitoring-report.md",
+        "profiles.md",
         "resolvers.md",
         "retraining.md",
         "rollout-statistics.md",
@@ -150,6 +153,24 @@ def test_the_guide_to_monitoring_reports_prints_what_it_says(tmp_path: Path) -> 
     said = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
     assert run_blocks(tmp_path, guide) == said[0]
     assert (tmp_path / "report.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_the_guide_to_inference_logs_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "inference-logs.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_profiles_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "profiles.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_alerts_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "alerts.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
 
 
 def test_the_guide_to_housekeeping_prints_what_it_says(tmp_path: Path) -> None:

@@ -7,11 +7,8 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from penstock.components.monitoring.retraining.journal import Journal
 from penstock.pipelines.metadata import Store
 from penstock.schemas.artifacts import PushedModel
 from tests.components.monitoring.alertmanager_json import alert, notification
+from tests.components.monitoring.retrain_served import Served
 from tests.conftest import Said
 
 CHECKOUT = Path(__file__).parents[1]
@@ -190,54 +188,6 @@ def test_what_cannot_be_gets_a_sentence(
 
 
 # --- a receiver that is served
-
-
-class Served:
-    """A receiver in a process of its own."""
-
-    def __init__(self, *options: str) -> None:
-        self._options = options
-        self.process: subprocess.Popen[str]
-        self.url = ""
-
-    def begin(self) -> None:
-        """Start it, and wait until it takes alerts."""
-        code = "from penstock.commands.retraining import app; app()"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "serve", "--port=0", *self._options],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        )
-        assert self.process.stdout is not None
-        said = self.process.stdout.readline()
-        found = re.search(r"at (http://\S+)/v1/alerts", said)
-        assert found is not None, said
-        self.url = found[1]
-
-    def kill(self) -> None:
-        """Kill it, and nothing else."""
-        self.process.kill()
-        self.process.communicate()
-
-    def post(self, body: bytes) -> dict[str, Any]:
-        """Send a notification; return what it answers."""
-        request = urllib.request.Request(
-            f"{self.url}/v1/alerts", body, {"Content-Type": "application/json"}
-        )
-        with _direct(request) as answer:
-            said: dict[str, Any] = json.loads(answer.read())
-        return said
-
-    def get(self, path: str) -> str:
-        """Return what lies at a path."""
-        with _direct(urllib.request.Request(self.url + path)) as answer:
-            return str(answer.read().decode())
-
-
-def _direct(request: urllib.request.Request) -> Any:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return opener.open(request, timeout=30)
 
 
 @pytest.fixture

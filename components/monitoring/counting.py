@@ -21,6 +21,7 @@ from penstock.components.monitoring.values import (
     hashes,
     name_counts,
     numbers,
+    type_name,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -84,7 +85,7 @@ class ColumnCounter:
         self.rows += column.rows
         self.missing += column.missing
         self.values += len(column.values)
-        self.types.add(str(column.type))
+        self.types.add(type_name(column.type))
         if not len(column.values):
             return
         if grid.kind == "category":

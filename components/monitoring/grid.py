@@ -49,7 +49,7 @@ class ColumnGrid:
         name: The column.
         kind: "numeric" or "category".
         role: What the model does with it.
-        type: Arrow type of the reference's column, as 'double' or 'list<item: int64>'.
+        type: Arrow type of the reference's column, as 'double' or 'list<int64>'.
         edges: Shape (b,), float64, strictly rising and finite: the distinct ones of
             4,096 reference quantiles. Empty for a category column.
         categories: The reference's values by falling count, at most 1,000.

@@ -27,6 +27,7 @@ from penstock.components.monitoring.values import (
     kind_of,
     name_counts,
     numbers,
+    type_name,
 )
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
@@ -105,7 +106,7 @@ class _Maker:
     def __init__(
         self, name: str, kind: pa.DataType, role: Role, is_named: bool, most: float
     ) -> None:
-        self.name, self.role, self.type = name, role, str(kind)
+        self.name, self.role, self.type = name, role, type_name(kind)
         self.is_category = is_named or kind_of(kind) == "category"
         self.sample = _Sample(most)
         self.low, self.high = math.inf, -math.inf

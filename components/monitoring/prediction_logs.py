@@ -59,6 +59,8 @@ _RAW = {
     )
 }
 
+_OBJECT = np.dtype(object)
+
 _INPUT, _OUTPUT = "input", "output"
 
 
@@ -262,13 +264,13 @@ class _Gathered:
         self._path = path
         self._examples_in = format.examples
         self._skip = frozenset(format.leave_out)
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[tuple[str, str], _Column] = {}
         self._known: list[tuple[int, float, str, str, str, float]] = []
         self._examples: list[bytes] = []
         self._example_rows: list[tuple[int, int]] = []
         self._number = 0
-        self._tensors: list[tuple[str, str, Any]] = []
-        self._sizes: dict[str, int] = {}
+        self._tensors: list[tuple[str, str, Any, list[int]]] = []
+        self._sizes: dict[tuple[str, str], int] = {}
 
     # --- one record
 
@@ -284,15 +286,15 @@ class _Gathered:
         sizes = set(self._sizes.values())
         if len(sizes) > 1:
             many = ", ".join(
-                f"'{name}' {size:,}" for name, size in sorted(self._sizes.items())
+                f"'{name}' {size:,}" for (_, name), size in sorted(self._sizes.items())
             )
             raise DataError(
                 f"{self._where}: its tensors disagree on the number of rows: {many}. "
                 "Name those that are no rows in LogFormat(leave_out=...)."
             )
         count = sizes.pop() if sizes else 1
-        for side, name, tensor in self._tensors:
-            self._add(side, name, tensor, count)
+        for side, name, tensor, dims in self._tensors:
+            self._add(side, name, tensor, dims, count)
         self._known.append((count, time, version, lane, stratum, rate))
         self.rows += count
         return count
@@ -302,16 +304,16 @@ class _Gathered:
         if name in self._skip:
             return
         if side == _INPUT and name == self._examples_in and tensor.dtype == _STRING:
-            self.examples(to_array(tensor, name).ravel().tolist(), name)
+            self.examples(self._array(name, tensor).ravel().tolist(), name)
             return
-        dims = tensor.tensor_shape.dim
-        if len(dims):
-            self._sizes[name] = dims[0].size
-        self._tensors.append((side, name, tensor))
+        dims = [dim.size for dim in tensor.tensor_shape.dim]
+        if dims:
+            self._sizes[side, name] = dims[0]
+        self._tensors.append((side, name, tensor, dims))
 
     def examples(self, records: Sequence[bytes], name: str) -> None:
         """Take in serialized Examples, one per row."""
-        self._sizes[name] = len(records)
+        self._sizes[_INPUT, name] = len(records)
         self._example_rows.append((self.rows, len(records)))
         self._examples += records
 
@@ -319,8 +321,8 @@ class _Gathered:
         """Take in values, so many of each row."""
         if name in self._skip:
             return
-        self._sizes[name] = len(widths)
-        column = self._column(side, name, values.dtype)
+        self._sizes[side, name] = len(widths)
+        column = self._column(side, name, values.dtype.newbyteorder("<"))
         column.parts.append(
             values.tolist() if values.dtype.kind == "O" else values.tobytes()
         )
@@ -332,30 +334,30 @@ class _Gathered:
     def _where(self) -> str:
         return f"'{self._path}', record {self._number}"
 
-    def _add(self, side: str, name: str, tensor: Any, count: int) -> None:
-        dims = [dim.size for dim in tensor.tensor_shape.dim]
+    def _add(
+        self, side: str, name: str, tensor: Any, dims: list[int], count: int
+    ) -> None:
+        size = math.prod(dims) if dims and min(dims) > 0 else -1
         kind = _RAW.get(tensor.dtype)
-        content = tensor.tensor_content
-        size = 1
-        for each in dims:
-            size *= each
-        part: Any
-        if kind is not None and content and len(content) == size * kind.itemsize:
-            dtype, part = kind, content
-        else:
-            try:
-                array = to_array(tensor, name)
-            except DataError as error:
-                raise DataError(f"{self._where}: {error}") from error
-            dtype, size = array.dtype, array.size
-            if dtype.kind == "c":
+        part: Any = None
+        # Most tensors are of these two kinds, and made an array one by one they take
+        # most of the time.
+        if kind is not None:
+            content = tensor.tensor_content
+            if len(content) == size * kind.itemsize:
+                dtype, part = kind, content
+        elif tensor.dtype == _STRING and len(tensor.string_val) == size:
+            dtype, part = _OBJECT, list(tensor.string_val)
+        if part is None:
+            array = self._array(name, tensor)
+            if array.dtype.kind == "c":
                 raise DataError(
                     f"{self._where}: {side} '{name}' holds complex numbers, which no "
                     "column does. Name it in LogFormat(leave_out=...)."
                 )
-            if dtype.name in ("float16", "bfloat16"):
+            if array.dtype.name in ("float16", "bfloat16"):
                 array = array.astype(np.float32)
-                dtype = array.dtype
+            dtype, size = array.dtype.newbyteorder("<"), array.size
             part = array.ravel().tolist() if dtype.kind == "O" else array.tobytes()
         column = self._column(side, name, dtype)
         if not dims and count != 1:  # one value for all rows
@@ -366,10 +368,17 @@ class _Gathered:
         column.counts.append(count)
         column.widths.append(size // count if count else 0)
 
+    def _array(self, name: str, tensor: Any) -> Array:
+        try:
+            return to_array(tensor, name)
+        except DataError as error:
+            raise DataError(f"{self._where}: {error}") from error
+
     def _column(self, side: str, name: str, dtype: Any) -> _Column:
-        dtype = dtype.newbyteorder("<")
-        column = self._columns.setdefault(key(side, name), _Column(dtype))
-        if column.dtype != dtype:
+        column = self._columns.get((side, name))
+        if column is None:
+            column = self._columns[side, name] = _Column(dtype)
+        if column.dtype is not dtype and column.dtype != dtype:
             raise DataError(
                 f"{self._where}: {side} '{name}' is {_type_name(dtype)} where it was "
                 f"{_type_name(column.dtype)} before. Log it with one type, or name it "
@@ -382,8 +391,8 @@ class _Gathered:
     def batch(self) -> pa.RecordBatch:
         """Return what was gathered."""
         columns = self._known_columns()
-        for name in sorted(self._columns):
-            columns[name] = self._listed(self._columns[name])
+        for side, name in sorted(self._columns):
+            columns[key(side, name)] = self._listed(self._columns[side, name])
         for name, array in self._decoded():
             if name in columns:
                 raise DataError(

@@ -18,7 +18,7 @@ from penstock.components.monitoring import profile_files
 from penstock.components.monitoring.grid import Grid, Role
 from penstock.components.monitoring.profile import Profile, merged
 from penstock.components.monitoring.profiling import profile_batches, profile_windows
-from penstock.components.monitoring.values import as_table, kind_of
+from penstock.components.monitoring.values import as_table, kind_of, type_name
 from penstock.components.monitoring.windows import DAY, UNDATED, Window
 from penstock.schemas.artifacts import Examples
 from penstock.schemas.errors import DataError, did_you_mean, quoted
@@ -293,9 +293,10 @@ class Reference:
                 )
             kind = schema.field(column.name).type
             if column.kind == "numeric" and kind_of(kind) != "numeric":
+                found = type_name(kind)
                 raise DataError(
                     f"Column '{column.name}' is {column.type} in the reference and "
-                    f"{kind} in window '{window.name}'. Convert it where it is logged."
+                    f"{found} in window '{window.name}'. Convert it where it is logged."
                 )
 
 

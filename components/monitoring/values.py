@@ -110,6 +110,24 @@ def kind_of(array_type: pa.DataType) -> Kind:
     return "numeric" if is_number(array_type) else "category"
 
 
+def type_name(kind: pa.DataType) -> str:
+    """Return the name of a type as grids and profiles have it.
+
+    What is the same to them has the same name, and in every version of Arrow: text and
+    large text, a list and one whose parts have another name, a dictionary's values.
+    """
+    kinds = pa.types
+    if _is_list(kind):
+        return f"list<{type_name(kind.value_type)}>"
+    if kinds.is_dictionary(kind):
+        return type_name(kind.value_type)
+    if kinds.is_large_string(kind):
+        return "string"
+    if kinds.is_large_binary(kind):
+        return "binary"
+    return str(kind)
+
+
 def is_number(kind: pa.DataType) -> bool:
     """Whether values of a type have an order and differences: not booleans."""
     kinds = pa.types

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from penstock.components.monitoring.retraining.places import (
     carrying_out,
     decision_dir,
 )
+from penstock.components.serving.ledger import Ledger
+from penstock.components.serving.pusher import Pusher
 from penstock.pipelines import lineage
 from penstock.pipelines.metadata import RunState, Store
 from penstock.pipelines.pipeline import Pipeline
@@ -35,7 +38,7 @@ from penstock.pipelines.retraining import (
 from penstock.pipelines.run import run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.artifacts import Model, PushedModel
-from penstock.schemas.digests import folder_digest
+from penstock.schemas.digests import folder_digest, folder_manifest
 from penstock.schemas.errors import DataError, PenstockError, PipelineError
 from tests.pipelines.toys import Bless, Check, Fit, Make, Push
 
@@ -218,6 +221,50 @@ def test_a_candidate_that_is_not_blessed_changes_nothing_and_the_outcome_says_so
     )
     assert site.store.artifacts(PushedModel) == []
     assert site.store.run(RUN_ID).state is RunState.STOPPED
+
+
+class RealFit(Fit):
+    """Write a SavedModel that a server can load."""
+
+    def run(self, context: RunContext) -> None:
+        from tests.components.serving import served_models
+
+        served_models.save(
+            self.model.path / "Format-Serving",
+            serving_default=(lambda module, x: x * module.half, served_models.DENSE),
+        )
+
+
+def test_the_champion_stays_unless_the_candidate_is_blessed(
+    site: Site, tmp_path: Path
+) -> None:
+    serving = tmp_path / "real"
+
+    def pushed(text: str, blessed: bool) -> Pipeline:
+        make = Make(text=text)
+        fit = RealFit(examples=make.examples)
+        bless = Bless(model=fit.model, blessed=blessed)
+        push = Pusher(model=fit.model, blessing=bless.blessing, serving_dir=serving)
+        return Pipeline("toy", [make, fit, bless, push])
+
+    carry_out(site.journal, 1, lambda _: (pushed("first", True), {}))
+    assert site.journal.decision(1).result == (
+        f"The candidate earned its blessing and is version 1 of '{serving}'."
+    )
+    before = (folder_manifest(serving / "1"), os.listdir(serving), stable(serving))
+    second = site.decide("group 2", at=1_796_018_500.0)
+    carry_out(site.journal, second.id, lambda _: (pushed("second", False), {}))
+    done = site.journal.decision(second.id)
+    assert done.outcome == "not blessed"
+    assert done.result.endswith("What is served stays as it was.")
+    after = (folder_manifest(serving / "1"), os.listdir(serving), stable(serving))
+    assert after == before
+
+
+def stable(serving: Path) -> str:
+    """Return all that was ever done to a serving directory."""
+    with Ledger(serving, read_only=True) as ledger:
+        return str(ledger.events())
 
 
 def test_what_a_verdict_stops_before_there_is_a_candidate_is_said(site: Site) -> None:

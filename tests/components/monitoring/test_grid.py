@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from penstock.components.monitoring import gridding
 from penstock.components.monitoring.grid import ColumnGrid, Grid
 from penstock.components.monitoring.gridding import edges_of
+from penstock.components.monitoring.values import type_name
 from penstock.schemas.errors import DataError
 
 
@@ -85,6 +86,22 @@ def test_each_type_has_its_kind() -> None:
     assert grid["list"].edges.tolist() == [1.0, 2.0]
     assert grid["words"].categories == ("a", "b", "c")
     assert grid["nothing"].places == 1
+
+
+def test_what_is_the_same_has_one_type_in_every_version_of_arrow() -> None:
+    element = pa.list_(pa.field("element", pa.float32()))
+    for kind, name in [
+        (pa.list_(pa.float32()), "list<float>"),
+        (element, "list<float>"),
+        (pa.large_list(pa.list_(pa.large_string())), "list<list<string>>"),
+        (pa.dictionary(pa.int8(), pa.large_string()), "string"),
+        (pa.large_binary(), "binary"),
+        (pa.timestamp("ms", "UTC"), "timestamp[ms, tz=UTC]"),
+    ]:
+        assert type_name(kind) == name
+    lists = Grid.of({"x": pa.array([[1.0]], element)})["x"]
+    assert lists.is_short
+    assert not Grid.of({"x": [[1.0]]})["x"].is_short
 
 
 def test_integers_are_categories_where_told() -> None:

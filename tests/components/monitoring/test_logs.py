@@ -244,6 +244,29 @@ def test_tensors_that_disagree_on_their_rows_are_refused(tmp_path: Path) -> None
     assert found.features == ("x",) and found.rows == 2
 
 
+def test_an_output_counts_its_rows_beside_an_input_of_its_name(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "requests-a.tfrecord",
+        [predict_log({"x": [1.0, 2.0]}, {"x": [1.0, 2.0, 3.0]})],
+    )
+    with pytest.raises(DataError, match="on the number of rows: 'x' 2, 'x' 3"):
+        read_log(path)
+
+
+def test_shapes_that_are_none_are_refused(tmp_path: Path) -> None:
+    made = predict_log({"x": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]}, {})
+    dims = made.predict_log.request.inputs["x"].tensor_shape.dim
+    dims[0].size, dims[1].size = -2, -3
+    made.predict_log.response.SetInParent()
+    path = write(tmp_path / "requests-a.tfrecord", [made])
+    with pytest.raises(DataError) as error:
+        read_log(path)
+    assert str(error.value) == (
+        f"'{path}', record 1: 'x' has the shape [-2, -3], with a negative size. Send "
+        "the size of every dimension."
+    )
+
+
 def test_an_input_that_changes_its_type_is_refused(tmp_path: Path) -> None:
     path = write(
         tmp_path / "requests-a.tfrecord",

@@ -193,6 +193,13 @@ def test_rules_ask_only_for_metrics_that_there_are() -> None:
     assert asked - known == set()
 
 
+def test_the_guide_lists_every_alert() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "alerts.md").read_text("utf-8")
+    rules = [*monitoring_rules(DAILY)["groups"], *serving_rules(DAILY)["groups"]]
+    alerts = {each["alert"] for g in rules for each in g["rules"] if "alert" in each}
+    assert alerts == set(re.findall(r"`(Penstock\w+)`(?=[ ,])", guide))
+
+
 def test_outcomes_are_those_of_the_router() -> None:
     assert get_args(Outcome) == OUTCOMES
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,14 @@ def test_a_file_that_is_not_there_or_no_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("channels: {}")
     with pytest.raises(DataError, match=r"are no JSON: Expecting value.*\."):
         read_settings(tmp_path / "bad.json")
+
+
+def test_the_settings_of_the_guide_are_read(tmp_path: Path) -> None:
+    guide = Path(__file__).parents[4] / "docs" / "alerts.md"
+    (block,) = re.findall(r"```json\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
+    found = settings(tmp_path, **json.loads(block))
+    assert list(found.channels) == ["team", "oncall", "hook"]
+    assert len(found.silences) == 2
 
 
 def at(text: str) -> float:
