@@ -108,86 +108,143 @@ def calibrate(
             history is too short.
     """
     _check(rows_per_window, budget, windows_per_month, k, m, once, effects, groups)
-    effects = {**column_tests.EFFECTS, **(effects or {})}
     columns = reference.profile.columns
     laws_of = {name: laws.law_of(column) for name, column in columns.items()}
-    rows = max(rows_per_window, min_rows)
-    replay = Replay(
+    found, replay = _calibrated(
         list(laws_of.values()),
         reference.profile.rows,
-        rows,
-        k=k,
-        m=m,
-        once=once,
-        effects=effects,
-        groups=groups,
-        seed=seed,
-    )
-    level = replay.level(budget, windows_per_month)
-    notes = []
-    inflation: dict[str, float] = {}
-    needed = math.ceil(3 * windows_per_month / budget) + m
-    if reference.history:
-        history = history_of(reference.history, effects)
-        inflation = history.inflation(
-            {name: law.role for name, law in laws_of.items()}, replay.scores
-        )
-        notes += _inflation_notes(inflation)
-        if len(reference.history) >= needed:
-            held = level_of_history(
-                history,
-                inflation,
-                [law.role for law in laws_of.values()],
-                groups,
-                _LEVELS,
-                budget / windows_per_month,
-                (k, m, once, rows / (rows + reference.profile.rows)),
-                seed,
-            )
-            if held < level:
-                notes.append(
-                    f"The reference's own {len(reference.history)} windows vary more "
-                    f"than independent rows: the level is {held:.2g}, not {level:.2g}."
-                )
-                level = held
-    if len(reference.history) < needed:
-        sentence = (
-            f"The reference has a history of {len(reference.history)} windows, too "
-            f"short to show that {budget:g} alerts in {windows_per_month:g} windows "
-            f"are kept: it would have to be {needed} windows."
-        )
-        if require_history:
-            raise DataError(f"{sentence} Collect them, or raise the budget.")
-        notes.append(
-            f"{sentence} Until then the level rests on replayed windows of independent "
-            "rows."
-        )
-    found = replay.at(level, windows_per_month)
-    alerts = max(found.alerts, 1e-9)
-    return Thresholds(
-        level=level,
-        k=k,
-        m=m,
-        min_rows=min_rows,
-        effects=effects,
-        once=once,
-        groups=procedures.default_shares(groups),
-        budget=budget,
-        windows_per_month=windows_per_month,
-        rows_per_window=rows_per_window,
-        expected=found.alerts,
-        interval=(
-            max(found.alerts - 1.96 * found.error, 0.0),
-            found.alerts + 1.96 * found.error,
+        Thresholds(
+            level=0.0,
+            k=k,
+            m=m,
+            min_rows=min_rows,
+            effects={**column_tests.EFFECTS, **(effects or {})},
+            once=once,
+            groups=procedures.default_shares(groups),
+            budget=budget,
+            windows_per_month=windows_per_month,
+            rows_per_window=rows_per_window,
+            reference_id=reference.id,
+            reference_rows=reference.profile.rows,
+            seed=seed,
         ),
-        run_length=windows_per_month / alerts,
-        inflation=inflation,
-        reference_id=reference.id,
-        reference_rows=reference.profile.rows,
-        seed=seed,
-        replayed=replay.years(windows_per_month),
-        notes=tuple(notes),
     )
+    needed = math.ceil(3 * windows_per_month / budget) + m
+    sentence = (
+        f"The reference has a history of {len(reference.history)} windows, too short "
+        f"to show that {budget:g} alerts in {windows_per_month:g} windows are kept: it "
+        f"would have to be {needed} windows."
+    )
+    short = len(reference.history) < needed
+    if short and require_history:
+        raise DataError(f"{sentence} Collect them, or raise the budget.")
+    if reference.history:
+        found = _with_history(found, replay, laws_of, reference.history, short)
+    if short:
+        found = dataclasses.replace(
+            found,
+            notes=(
+                *found.notes,
+                f"{sentence} Until then the level rests on replayed windows of "
+                "independent rows.",
+            ),
+        )
+    return found
+
+
+def thresholds_of(
+    columns: Sequence[ColumnLaw],
+    reference_rows: int,
+    rows_per_window: int,
+    thresholds: Thresholds | None = None,
+) -> Thresholds:
+    """Return thresholds for columns of known laws; see `calibrate`.
+
+    Args:
+        columns: Their laws.
+        reference_rows: Rows of references.
+        rows_per_window: Rows of windows.
+        thresholds: What is wanted beside the level; the default if None.
+    """
+    wanted = thresholds or Thresholds(
+        level=0.0,
+        effects=dict(column_tests.EFFECTS),
+        groups=procedures.default_shares(None),
+    )
+    wanted = dataclasses.replace(
+        wanted, rows_per_window=rows_per_window, reference_rows=reference_rows
+    )
+    return _calibrated(columns, reference_rows, wanted)[0]
+
+
+def _calibrated(
+    columns: Sequence[ColumnLaw], reference_rows: int, wanted: Thresholds
+) -> tuple[Thresholds, Replay]:
+    replay = Replay(
+        columns,
+        reference_rows,
+        max(wanted.rows_per_window, wanted.min_rows),
+        k=wanted.k,
+        m=wanted.m,
+        once=wanted.once,
+        effects=wanted.effects,
+        groups=wanted.shares,
+        seed=wanted.seed,
+    )
+    level = replay.level(wanted.budget, wanted.windows_per_month)
+    return _at(dataclasses.replace(wanted, level=level), replay), replay
+
+
+def _at(thresholds: Thresholds, replay: Replay) -> Thresholds:
+    """Return thresholds with what their level comes to in the replay."""
+    month = thresholds.windows_per_month
+    found = replay.at(thresholds.level, month)
+    half = 1.96 * found.error
+    return dataclasses.replace(
+        thresholds,
+        expected=found.alerts,
+        interval=(max(found.alerts - half, 0.0), found.alerts + half),
+        run_length=month / max(found.alerts, 1e-9),
+        replayed=replay.years(month),
+    )
+
+
+def _with_history(
+    thresholds: Thresholds,
+    replay: Replay,
+    columns: Mapping[str, ColumnLaw],
+    windows: Sequence[Profile],
+    short: bool,
+) -> Thresholds:
+    """Return thresholds that the reference's own windows have had a say in."""
+    history = history_of(windows, thresholds.effects)
+    roles = {name: law.role for name, law in columns.items()}
+    inflation = history.inflation(roles, replay.scores)
+    notes = _inflation_notes(inflation)
+    level = thresholds.level
+    if not short:
+        rows = max(thresholds.rows_per_window, thresholds.min_rows)
+        correlation = rows / (rows + thresholds.reference_rows)
+        held = level_of_history(
+            history,
+            inflation,
+            list(roles.values()),
+            thresholds.shares,
+            _LEVELS,
+            thresholds.budget / thresholds.windows_per_month,
+            (thresholds.k, thresholds.m, thresholds.once, correlation),
+            thresholds.seed,
+        )
+        if held < level:
+            notes.append(
+                f"The reference's own {len(windows)} windows vary more than "
+                f"independent rows: the level is {held:.2g}, not {level:.2g}."
+            )
+            level = held
+    found = dataclasses.replace(
+        thresholds, level=level, inflation=inflation, notes=tuple(notes)
+    )
+    return _at(found, replay)
 
 
 class Replay:
@@ -215,7 +272,7 @@ class Replay:
         effects: Mapping[str, float],
         groups: Mapping[str, float] | None = None,
         seed: int = 0,
-        column_windows: int = _COLUMN_WINDOWS,
+        column_windows: int | None = None,
     ) -> None:
         self._columns = columns
         self._sizes = (reference_rows, rows)
@@ -227,7 +284,8 @@ class Replay:
         # Each column adds to the pool of its law, so that the laws that stand for many
         # columns are known best.
         users = collections.Counter(part for each in parts for part in each)
-        share = column_windows / (self._windows * max(len(columns), 1))
+        share = (column_windows or _COLUMN_WINDOWS) / self._windows
+        share /= max(len(columns), 1)
         pools = {
             part: self._pool(part, max(round(share * count), _LEAST_PATHS * _BATCHES))
             for part, count in sorted(users.items(), key=repr)

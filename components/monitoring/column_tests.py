@@ -314,3 +314,26 @@ def _without_the_few(tests: dict[str, Tested], n: Array, m: Array) -> dict[str, 
         name: dataclasses.replace(test, p=np.where(few, 1.0, test.p))
         for name, test in tests.items()
     }
+
+
+def effect_ratio(
+    tests: Mapping[str, Tested], kind: str, effects: Mapping[str, float], level: float
+) -> Array:
+    """Return the greatest effect, in multiples of its limit, of significant tests.
+
+    Args:
+        tests: By drift type.
+        kind: Of the column.
+        effects: The limits.
+        level: That p-value by weight has to reach.
+
+    Returns:
+        The tests' shape; 0 where nothing is significant and matters.
+    """
+    found: list[Array] = [np.zeros(())]
+    for drift_type, test in tests.items():
+        limit = effects[drift_type]
+        passed = (test.p <= level * WEIGHTS[kind][drift_type]) & (test.effect >= limit)
+        found.append(np.where(passed, test.effect / max(limit, 1e-6), 0.0))
+    greatest: Array = np.maximum.reduce(np.broadcast_arrays(*found))
+    return greatest

@@ -57,7 +57,7 @@ def moved(reference: ColumnProfile, current: ColumnProfile) -> str:
         return ""
     names = _most_frequent(current)
     changes = [b - a for a, b in zip(left, right, strict=True)]
-    at = max(range(len(changes)), key=lambda i: abs(changes[i]))
+    at = max(range(len(changes)), key=lambda i: (abs(changes[i]), changes[i]))
     if abs(changes[at]) < _LEAST_MOVED:
         return ""
     more = "more" if changes[at] > 0 else "fewer"

@@ -24,8 +24,8 @@ from penstock.components.monitoring.rules import (
 _STEP = 300
 """Seconds between samples, at most: Prometheus forgets one after 5 minutes."""
 
-_SERVING_STEP = 1_800
-"""Seconds between evaluations of the rules of serving, of which there is a week."""
+_EVERY = 1_800
+"""Seconds between evaluations, at most: there is a week of them."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,20 @@ def monitoring_tests(options: RuleOptions, rule_file: str) -> dict[str, Any]:
         options: What the rules were made for.
         rule_file: Name of their file, beside that of the tests.
     """
-    # A window is seen by some samples.
-    step = max(1, min(_STEP, options.every_seconds // 8))
+    # A window is seen by some evaluations.
+    every = max(1, min(_EVERY, options.every_seconds // 8))
+    step = min(_STEP, every)
     return _tests(
-        *(rule_file, step, step),
+        *(rule_file, step, every),
         monitoring_rules(options),
-        _monitoring_cases(options, step),
+        _monitoring_cases(options, step, every),
     )
 
 
 def serving_tests(options: RuleOptions, rule_file: str) -> dict[str, Any]:
     """Return tests of `serving_rules`, as data for a YAML file."""
     return _tests(
-        *(rule_file, _STEP, _SERVING_STEP),
+        *(rule_file, _STEP, _EVERY),
         serving_rules(options),
         _serving_cases(options),
     )
@@ -138,12 +139,16 @@ def _said(template: str, labels: Mapping[str, str]) -> str:
 # --- monitoring
 
 
-def _monitoring_cases(options: RuleOptions, step: int) -> list[_Case]:
+def _monitoring_cases(options: RuleOptions, step: int, every: int) -> list[_Case]:
     # When an alert that waits may fire first; and some samples of silence before.
-    soon = -(-options.wait_seconds // step) * step + 2 * step
-    late = -(-(options.late_seconds + options.wait_seconds) // step) * step + 2 * step
-    gone = -(-max(options.wait_seconds, 600) // step) * step + 2 * step
-    count = max(soon, late, gone) // step + options.late_window_seconds // step + 9
+    def after(seconds: int) -> int:
+        return -(-seconds // every) * every + 2 * every
+
+    soon = after(options.wait_seconds)
+    late = after(options.late_seconds + options.wait_seconds)
+    old = after(options.late_window_seconds + options.wait_seconds)
+    gone = after(max(options.wait_seconds, 600))
+    count = max(late, old, gone) // step + 9
 
     def watched(
         monitor: str,
@@ -200,7 +205,7 @@ def _monitoring_cases(options: RuleOptions, step: int) -> list[_Case]:
         _Case(
             "drift that was told from another target stays the same alert",
             {**moved, **both},
-            max(soon, 4 * step),
+            max(soon, 4 * every),
             {"PenstockDrift": of_drift},
         ),
         _Case(
@@ -230,7 +235,7 @@ def _monitoring_cases(options: RuleOptions, step: int) -> list[_Case]:
         _Case(
             "a job that looks at old windows",
             {**watched("drift", "ok", end="0+0"), **both},
-            options.late_window_seconds + soon + step,
+            old,
             {"PenstockWindowOld": of_drift},
         ),
         _Case("a model without metrics", both, gone, never),
@@ -246,12 +251,12 @@ def _monitoring_cases(options: RuleOptions, step: int) -> list[_Case]:
         ),
     ]
     if options.quality:
-        cases += _quality_cases(options, soon, gone, count, watched)
+        cases += _quality_cases(options, soon, late, gone, count, watched)
     return cases
 
 
 def _quality_cases(
-    options: RuleOptions, soon: int, gone: int, count: int, watched: Any
+    options: RuleOptions, soon: int, late: int, gone: int, count: int, watched: Any
 ) -> list[_Case]:
     good, of_quality = watched("drift", "ok"), {"monitor": "quality"}
     where = {"metric": "auc", "slice": "payment_type=Cash"}
@@ -272,7 +277,7 @@ def _quality_cases(
         _Case(
             "a slice of a model whose quality is looked at no more",
             {**good, **watched("quality", "alert", made="0+0"), **slices},
-            options.late_seconds + soon,
+            late,
             {"PenstockMonitoringStale": of_quality},
         ),
         _Case(
@@ -296,9 +301,9 @@ def _serving_cases(options: RuleOptions) -> list[_Case]:
     few = max(1, least // 100)
     labels = {"version": "1", "lane": "user", "instance": "a"}
 
-    wait = -(-options.wait_seconds // _SERVING_STEP) * _SERVING_STEP
+    wait = -(-options.wait_seconds // _EVERY) * _EVERY
     waiting = wait // _STEP
-    at, end = _SERVING_STEP + wait, (week + 4 * hour + waiting) * _STEP
+    at, end = _EVERY + wait, (week + 4 * hour + waiting) * _STEP
 
     def counted(outcome: str) -> str:
         return selector(
