@@ -36,6 +36,7 @@ _REPLAYS = 40
 _LEAST_PATHS = 3
 _SAMPLE = _BATCHES * _LEAST_PATHS
 _COLUMN_WINDOWS = 700_000
+_EACH, _LEAST = 14_000, 80_000
 _LEVELS = np.exp(np.linspace(math.log(1e-5), math.log(0.5), 109))
 _LONGEST_ALERTS = 3.0
 
@@ -284,11 +285,13 @@ class Replay:
         # Each column adds to the pool of its law, so that the laws that stand for many
         # columns are known best.
         users = collections.Counter(part for each in parts for part in each)
-        share = (column_windows or _COLUMN_WINDOWS) / self._windows
-        share /= max(len(columns), 1)
+        count = max(len(columns), 1)
+        # The fewer columns, the more often each of them is what an alert is about.
+        wanted = min(max(_EACH * count, _LEAST), _COLUMN_WINDOWS)
+        share = (column_windows or wanted) / self._windows / count
         pools = {
-            part: self._pool(part, max(round(share * count), _LEAST_PATHS * _BATCHES))
-            for part, count in sorted(users.items(), key=repr)
+            part: self._pool(part, max(round(share * uses), _LEAST_PATHS * _BATCHES))
+            for part, uses in sorted(users.items(), key=repr)
         }
         correlation = rows / (rows + reference_rows)
 
