@@ -87,6 +87,7 @@ class Checked:
         version: str | None,
     ) -> None:
         self.notes: list[str] = []
+        self.noun = "rows"
         self.left_out: Counter[str] = Counter()
         self.versions: Counter[str] = Counter()
         self._subject = subject
@@ -201,8 +202,8 @@ class Checked:
             others = sum(self.versions.values()) - self.versions[self._version]
             if others:
                 notes.append(
-                    f"{others:,} rows of other versions than '{self._version}' were "
-                    "left out."
+                    f"{others:,} {self.noun} of other versions than '{self._version}' "
+                    "were left out."
                 )
         elif len(self.versions) > 1:
             notes.append(
@@ -632,6 +633,7 @@ def _prediction_logs(
     names, layout = _prediction_layout(subject, shape.schema(), format)
     checks = Checked(subject, layout, window, rules, version)
     checks.left_out.update(order.left_out)
+    checks.noun = "records"  # those of other versions are not taken apart into rows
     for why, count in wanted.left_out.items():
         if why != "of other times" and not why.startswith("of version"):
             checks.left_out[why] += count

@@ -288,9 +288,10 @@ def _allowance(budget: BudgetOf) -> list[str]:
     if budget["alerts_per_month"] == 1:
         sentence = "One false alert a month is allowed for this model"
     expected, length = budget["expected_alerts_per_month"], budget["run_length_windows"]
-    if expected is None:
-        return [sentence + "."]
-    sentence += f"; replayed without drift, the rule gives {figures.short(expected)}"
+    if expected is not None:
+        sentence += (
+            f"; replayed without drift, the rule gives {figures.short(expected)}"
+        )
     if length is not None:
         sentence += f", one in {figures.short(length)} windows"
     return [sentence + "."]

@@ -354,7 +354,11 @@ def quality(**changes: Any) -> QualityOf:
             "as the labels that have come can tell.",
         },
         "concept": [
-            {"detector": "ADWIN", "state": "ok", "sentence": "No change of the loss."},
+            {
+                "detector": "ADWIN",
+                "state": "ok",
+                "sentence": "ADWIN sees no change of the loss.",
+            },
             {
                 "detector": "Page-Hinkley",
                 "state": "warning",

@@ -508,10 +508,31 @@ def test_several_versions_need_a_choice(tmp_path: Path) -> None:
     )
     one = read_log(path, window=DAY, version=8)
     assert one.versions == {"8": 2}
-    assert "4 rows of other versions than '8' were left out." in one.notes
+    assert "4 records of other versions than '8' were left out." in one.notes
     both = read_log(path, rules=LogRules(on_mixed_versions="accept"))
     assert both.versions == {"7": 4, "8": 2}
     assert "Rows of the versions '7', '8' were taken as one." in both.notes
+
+
+def test_a_table_of_several_versions_is_read_by_one() -> None:
+    table = pa.table({"x": [1, 2, 3], "model": [7, 7, 8]})
+    format = LogFormat(version="model")
+    with pytest.raises(DataError, match=r"versions: '7' \(2 rows\), '8' \(1") as error:
+        of_table(table, format=format)
+    assert str(error.value).startswith("The table holds answers of several versions: ")
+    found = of_table(table, format=format, version="7")
+    assert column(found, "x") == [1, 2]
+    assert found.notes == ("1 rows of other versions than '7' were left out.",)
+
+
+def test_a_log_that_says_neither_lane_nor_rate_is_read(tmp_path: Path) -> None:
+    """As TensorFlow Serving writes it where nobody routes."""
+    path = write(
+        tmp_path / "requests-a.tfrecord", records(2, lane="", stratum="", rate=None)
+    )
+    found = read_log(path)
+    assert column(found, LANE) == column(found, STRATUM) == [None, None]
+    assert found.weights.tolist() == [1.0, 1.0]
 
 
 def test_a_record_without_a_version_says_none(tmp_path: Path) -> None:

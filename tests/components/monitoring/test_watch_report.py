@@ -216,11 +216,12 @@ def test_quality_is_told_with_labels_estimate_slices_and_trends() -> None:
     assert "unlabeled (estimated)189ok" in text
     assert "D1 2026-11-11: version 7 pushed 2026-11-11" in text
     assert "alert auc in payment_type=Cash" in text
-    assert "−0.0030 a week." in text
+    assert "0.0000 a week." in text  # of the trend that has no sentence
     assert (
         "C1 2026-11-12: from 0.88 to 0.866 (p = 4e−4), after version 7 pushed "
         "2026-11-11."
     ) in text
+    assert "okADWIN sees no change of the loss." in text
     assert "warningPage-Hinkley: The loss rises since 2026-11-26." in text
 
 
@@ -335,7 +336,9 @@ def test_the_budget_and_the_thresholds_are_told_in_words() -> None:
     ):
         assert sentence in text
     few = {**BUDGET, "alerts_per_month": 0.5, "expected_alerts_per_month": None}
-    assert "0.5 false alerts a month are allowed for this model." in text_of(budget=few)
+    assert "0.5 false alerts a month are allowed for this model, one in 32.6 win" in (
+        text_of(budget=few)
+    )
     never = {**BUDGET, "run_length_windows": None, "level": None}
     text = text_of(budget=never)
     assert "replayed without drift, the rule gives 0.93." in text
