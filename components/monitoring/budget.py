@@ -350,8 +350,8 @@ class Replay:
         """Return the greatest level at which the budget is surely kept.
 
         Levels are tried from the smallest up to the first one whose upper 95 % bound
-        of alerts is above 85 % of the budget, or at which the state would be alert so often
-        that few alerts could begin.
+        of alerts is above 85 % of the budget, or at which the state would be alert so
+        often that few alerts could begin.
         """
         best = float(_LEVELS[0])
         longest = _LONGEST_ALERTS * budget / windows_per_month
