@@ -300,6 +300,36 @@ def test_an_output_with_the_name_of_an_input_gets_another(tmp_path: Path) -> Non
     assert found.features == ("x",) and found.scores == ("output_x",)
 
 
+def test_names_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "requests-a.tfrecord",
+        [predict_log({"x": [1.0], "output_x": [1.0]}, {"x": [0.5]})],
+    )
+    with pytest.raises(DataError) as error:
+        read_log(path)
+    assert str(error.value) == (
+        f"The log '{path}' has the output 'x', whose other name 'output_x' is that of "
+        "an input, too. Name one of them in LogFormat(leave_out=...)."
+    )
+    both = np.array([example(x=1.0).SerializeToString()], object)
+    write(path, [predict_log({"x": [1.0], "examples": both}, {"y": [0.5]})])
+    with pytest.raises(DataError) as error:
+        read_log(path)
+    assert str(error.value) == (
+        f"'{path}': 'x' is the name of an input and of a feature of its Examples. Name "
+        "one of them in LogFormat(leave_out=...)."
+    )
+
+
+def test_records_without_an_answer_are_counted(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "requests-a.tfrecord", [predict_log({"x": [1.0]}, {}), *records(1)]
+    )
+    found = read_log(path)
+    assert found.rows == 1
+    assert found.notes == ("1 records without an answer were left out.",)
+
+
 # --- Examples
 
 
@@ -781,6 +811,19 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
         read_log(path)
     assert str(error.value) == (
         "log.csv, line 3: 3 fields where the header has 2. Fix the line."
+    )
+
+
+def test_a_csv_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("x\n1\n2\n")
+    source = log_files.TableFiles([path], "CSV", LogFormat(), None)
+    path.write_text("x\n1\ntwo\n")
+    with pytest.raises(DataError) as error:
+        list(source.pieces(["x"], 10))
+    assert str(error.value) == (
+        f"'{path}' has other cells now than a moment ago. It was changed while it was "
+        "read; read it again."
     )
 
 
