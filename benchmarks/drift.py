@@ -114,7 +114,9 @@ def _compared(folder: Path, options: Any) -> dict[str, Any]:
         "frame_with_reference_s": seconds["frame-reference"],
         "frame_rows": options.peer_rows,
         "frame_columns": options.peer_columns,
+        "frame_cpu_s": median(found["frame"], "cpu_seconds"),
         "peer_s": peer_seconds,
+        "peer_cpu_s": median(found["peer"], "cpu_seconds") if "peer" in found else None,
         "peer_reason": reason,
         "peer_versions": {
             name: found["peer"][0][name] for name in ("evidently", "numpy", "pandas")

@@ -123,7 +123,10 @@ class Chain:
                     monitor_dir=self.monitor_dir,
                 ),
                 c.QualityMonitor(
-                    examples=day, label="big", prediction="fare", metrics=("MeanPrediction",)
+                    examples=day,
+                    label="big",
+                    prediction="fare",
+                    metrics=("MeanPrediction",),
                 ),
                 c.Pusher(
                     model=trainer.model,

@@ -24,6 +24,10 @@ from penstock.schemas.errors import PipelineError, UnknownName
 
 DAY_SECONDS = 86_400.0
 
+MEMORY_SECONDS = 2 * DAY_SECONDS
+"""How long an alert that was not resolved counts as the same after it was last told. A
+restart of Prometheus and Alertmanager gives it another beginning."""
+
 _BUSY_SECONDS = 30.0
 _FORMAT = 1
 
@@ -58,6 +62,15 @@ CREATE TABLE occasions (
     answer TEXT NOT NULL,
     decision INTEGER NOT NULL REFERENCES decisions (id),
     PRIMARY KEY (model, occasion, answer)
+);
+CREATE TABLE firing (
+    model TEXT NOT NULL,
+    series TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    decision INTEGER NOT NULL REFERENCES decisions (id),
+    starts_at INTEGER NOT NULL,
+    noticed REAL NOT NULL,
+    PRIMARY KEY (model, series, answer)
 );
 CREATE TABLE schedules (
     model TEXT NOT NULL,
@@ -150,6 +163,8 @@ class Wish:
         reasons: Sentences.
         occasions: What it is about: each of these starts at most one run, ever.
         evidence: All else that was said, as JSON data.
+        series: What fires, and since when, in nanoseconds since 1970: as long as it
+            is not resolved it is one and the same, whenever it is said to begin.
     """
 
     model: str
@@ -158,6 +173,7 @@ class Wish:
     reasons: tuple[str, ...]
     occasions: tuple[str, ...]
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    series: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -331,6 +347,20 @@ class Journal:
                 return None
             return _decided(sql, wish, recipe, limits, now, dry_run, False)
 
+    def resolve(self, model: str, series: Mapping[str, int]) -> None:
+        """Record that alerts fire no more: what fires from now on is another matter.
+
+        Args:
+            model: Name of the model.
+            series: What was resolved, and since when it had fired. What fires since
+                later goes on: a notification may come late.
+        """
+        with self._writing() as sql:
+            sql.executemany(
+                "DELETE FROM firing WHERE model = ? AND series = ? AND starts_at <= ?",
+                [(model, each, since) for each, since in series.items()],
+            )
+
     # --- carrying out
 
     def attempt(self, id: int, *, now: float | None = None) -> int:
@@ -484,7 +514,10 @@ def _decided(
     """Decide within a transaction."""
     counted = [Answer.START.value, *([Answer.DRY_RUN.value] if dry_run else [])]
     answered = _answered(sql, wish, counted)
+    if answered is None:
+        answered = _going_on(sql, wish, counted, now)
     if answered is not None:
+        _fires(sql, wish, counted, now)
         return _noticed(sql, answered, now)
     answer, because = _answer(sql, wish, limits, now, counted, anyway)
     if answer is Answer.START and dry_run:
@@ -530,6 +563,14 @@ def _decided(
             ),
             (wish.model, occasion, answer.value, id),
         )
+    if answer.value in counted:
+        sql.executemany(
+            "INSERT OR REPLACE INTO firing VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (wish.model, each, answer.value, id, since, now)
+                for each, since in wish.series.items()
+            ],
+        )
     return _by_id(sql, id)
 
 
@@ -544,6 +585,37 @@ def _answered(sql: sqlite3.Connection, wish: Wish, answers: list[str]) -> int | 
     if len(rows) < len(set(wish.occasions)):
         return None
     return max(int(row[1]) for row in rows)
+
+
+def _going_on(
+    sql: sqlite3.Connection, wish: Wish, answers: list[str], now: float
+) -> int | None:
+    """Return the last decision on what fires, if all of it was answered so before."""
+    found = [
+        row
+        for row in sql.execute(
+            "SELECT series, MAX(decision) FROM firing WHERE model = ? AND noticed > ? "
+            f"AND answer IN ({', '.join('?' * len(answers))}) GROUP BY series",
+            (wish.model, now - MEMORY_SECONDS, *answers),
+        )
+        if row[0] in wish.series
+    ]
+    if not found or len(found) < len(wish.series):
+        return None
+    return max(int(decision) for _, decision in found)
+
+
+def _fires(sql: sqlite3.Connection, wish: Wish, answers: list[str], now: float) -> None:
+    """Remember that what was answered fires still, and since when it is said to."""
+    sql.executemany(
+        "UPDATE firing SET noticed = ?, starts_at = MAX(starts_at, ?) "
+        "WHERE model = ? AND series = ? AND "
+        f"answer IN ({', '.join('?' * len(answers))})",
+        [
+            (now, since, wish.model, each, *answers)
+            for each, since in wish.series.items()
+        ],
+    )
 
 
 def _answer(

@@ -7,11 +7,12 @@ to do, so starting one too many does no harm.
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -99,6 +100,9 @@ class Receiver:
         unnamed: list[str] = []
         for name, alerts in notification.by_model(self.config.model_label).items():
             firing = tuple(each for each in alerts if each.firing)
+            resolved = [each for each in alerts if not each.firing]
+            if resolved and name in self.config.models:
+                self.journal.resolve(name, _series(resolved))
             if not firing:
                 ignored.append(f"The alerts of '{name}' are resolved: nothing starts.")
                 continue
@@ -218,7 +222,8 @@ def wish_of(model: str, notification: Notification, alerts: tuple[Alert, ...]) -
     """Return the wish that alerts of a model which fire stand for.
 
     What it is about is the group and when each alert began: a notification that is sent
-    again is about the same, and one alert that fires anew is not.
+    again is about the same, and one alert that fires anew, after it was resolved, is
+    not.
 
     Args:
         model: Name of the model.
@@ -251,7 +256,15 @@ def wish_of(model: str, notification: Notification, alerts: tuple[Alert, ...]) -
                 for each in alerts[:_MOST_SENTENCES]
             ],
         },
+        series=_series(alerts),
     )
+
+
+def _series(alerts: Iterable[Alert]) -> dict[str, int]:
+    """Return since when alerts fire, by their labels as text."""
+    return {
+        json.dumps(dict(each.labels), sort_keys=True): each.starts_at for each in alerts
+    }
 
 
 class Keeper:

@@ -201,9 +201,41 @@ def test_an_alert_that_fires_anew_is_another_matter(site: Site) -> None:
     site.post(notification())
     site.journal.end(1, "pushed", "", now=NOW)
     site.now += 7_200
+    site.post(notification(alert(status="resolved")))
     site.post(notification(alert(starts_at="2026-11-30T07:59:00Z")))
     site.receiver.carry_on()
     assert site.starts.started == [2]
+
+
+def test_an_alert_that_was_not_resolved_is_the_same_after_a_restart_of_prometheus(
+    site: Site,
+) -> None:
+    site.post(notification())
+    site.journal.end(1, "pushed", "", now=NOW)
+    site.now += 7_200
+    later = alert(starts_at="2026-11-30T07:59:00Z")
+    _, said = site.post(notification(later, group="another route"))
+    assert (said["decisions"][0]["decision"], said["decisions"][0]["repeat"]) == (
+        1,
+        True,
+    )
+    # A notification that it was resolved before, and that comes late, ends nothing.
+    site.post(notification(alert(status="resolved")))
+    site.post(notification(alert(starts_at="2026-11-30T07:59:30Z")))
+    assert len(site.journal.decisions()) == 1
+    # What is resolved and fires anew is another matter, as is another alert.
+    resolved = alert(status="resolved", starts_at="2026-11-30T07:59:30Z")
+    site.post(notification(resolved))
+    site.post(notification(alert(starts_at="2026-11-30T07:59:40Z")))
+    assert [each.id for each in site.journal.left()] == [2]
+
+
+def test_an_alert_that_was_not_heard_of_for_days_is_another_matter(site: Site) -> None:
+    site.post(notification())
+    site.journal.end(1, "pushed", "", now=NOW)
+    site.now += 2 * 86_400
+    site.post(notification(alert(starts_at="2026-12-02T05:59:00Z")))
+    assert [each.id for each in site.journal.left()] == [2]
 
 
 def test_an_alert_for_an_unknown_model_gets_a_sentence_and_the_known_one_its_run(
@@ -348,7 +380,7 @@ def test_metrics_count_what_was_started_by_its_reason(
         tmp_path, starts, replace(TAXI, schedules=(parse_schedule("every 1d"),))
     )
     site.post(notification())
-    site.post(notification(group="another"))
+    site.post(notification(alert(feature="fare"), group="another"))
     site.journal.end(1, "not blessed", "", now=NOW + 60)
     _, text, headers = site.ask("GET", "/metrics")
     assert headers["content-type"].startswith("text/plain; version=")
