@@ -183,7 +183,7 @@ class QualityMonitor(Component):
         )
         calibration, error_rate = self._calibration(context)
         windows = {each.window: each for each in self._earlier()}
-        found = daily.by_window(log, self._window())
+        found = daily.by_window(log, self._window(), has_time=bool(self.time))
         for number, (window, rows) in enumerate(found):
             is_last = number == len(found) - 1
             before = [windows[each] for each in sorted(windows) if each < window]
@@ -467,7 +467,7 @@ class _Live:
         from penstock.components.monitoring.quality import daily
 
         monitor = self._monitor
-        config = daily.config_of(log, self._question, self._context)
+        config = daily.config_of(log, self._question, monitor.examples, self._context)
         ready = eval_config.prepared(config, has_baseline=False)
         confidence = 1 - budget.level
         if labeled < monitor.min_rows:
@@ -477,7 +477,14 @@ class _Live:
             folder = self._context.temp_dir / "earlier"
             folder.mkdir(exist_ok=True)
             evaluation = ModelEvaluation(folder)
-        measured = daily.measure(log, self._question, config, evaluation, self._context)
+        measured = daily.measure(
+            log,
+            self._question,
+            config,
+            monitor.examples,
+            evaluation,
+            self._context,
+        )
         names = {name for each in measured for name in each.metrics}
         thresholds = eval_config.thresholds(ready, confidence, names)
         return measured, thresholds, daily.points_of(measured)

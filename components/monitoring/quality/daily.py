@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -134,20 +135,21 @@ def read(
 
 
 def by_window(
-    log: logs.LogTable, window: Window | None
+    log: logs.LogTable, window: Window | None, *, has_time: bool
 ) -> list[tuple[Window, logs.LogTable]]:
     """Divide rows into windows, in the order of time.
 
     Args:
         log: The rows.
         window: The one that all are of; None to divide them into UTC days.
+        has_time: Whether a column says the time of rows.
 
     Raises:
-        DataError: If rows have no time, or one outside of the window.
+        DataError: If rows have a time outside of the window.
     """
     times = log.times
     if window is not None:
-        if np.isnan(times).all():
+        if not has_time:
             return [(window, log)]
         outside = ~((times >= window.start) & (times < window.end))
         if outside.any():
@@ -157,12 +159,6 @@ def by_window(
                 "no window, for all days that are in it."
             )
         return [(window, log)]
-    if np.isnan(times).any():
-        raise DataError(
-            f"{log.subject} has {int(np.isnan(times).sum()):,} rows without a time, so "
-            "that nobody can tell their day. Name the column as 'time', or the day as "
-            "'window', such as '2026-11-30'."
-        )
     days = np.floor(times / DAY).astype(np.int64)
     return [
         (Window(float(day) * DAY, float(day + 1) * DAY), log.only(days == day))
@@ -259,6 +255,7 @@ def measure(
     log: logs.LogTable,
     question: Question,
     config: EvalConfig,
+    examples: Examples,
     evaluation: ModelEvaluation,
     context: RunContext,
 ) -> list[SliceMetrics]:
@@ -268,41 +265,39 @@ def measure(
         log: The rows.
         question: What is measured.
         config: The same for the Evaluator, by `config_of`.
+        examples: What the rows were read from.
         evaluation: Where TFMA's files, the table and the page are written.
         context: Of the component that runs.
 
     Returns:
         All metrics, slice by slice, all rows first.
     """
-    import tempfile
-
     from penstock.components.base import RunContext
     from penstock.components.evaluation import Evaluator, results, table
     from penstock.schemas.artifacts import ModelBlessing
 
-    with tempfile.TemporaryDirectory(dir=context.temp_dir) as name:
-        folder = Path(name)
-        examples = _written(log, question, folder)
-        evaluator = Evaluator(
-            name="Quality",
-            examples=examples,
-            eval_config=config,
-            replicates=question.replicates,
-            seed=question.seed,
+    folder = _new_folder(context)
+    written = _written(log, question, examples, folder)
+    evaluator = Evaluator(
+        name="Quality",
+        examples=written,
+        eval_config=config,
+        replicates=question.replicates,
+        seed=question.seed,
+    )
+    blessing = folder / "blessing"
+    blessing.mkdir()
+    outputs = {"evaluation": evaluation, "blessing": ModelBlessing(blessing)}
+    evaluator.bound({}, outputs).run(
+        RunContext(
+            run_id=context.run_id,
+            temp_dir=folder,
+            beam_args=context.beam_args,
+            on_progress=context.progress,
         )
-        (folder / "blessing").mkdir()
-        outputs = {
-            "evaluation": evaluation,
-            "blessing": ModelBlessing(folder / "blessing"),
-        }
-        evaluator.bound({}, outputs).run(
-            RunContext(
-                run_id=context.run_id,
-                temp_dir=folder,
-                beam_args=context.beam_args,
-                on_progress=context.progress,
-            )
-        )
+    )
+    for file in written.files(_SPLIT):
+        file.unlink()  # of many windows the temporary folder would hold all rows
     found = table.read_table(evaluation.path / table.TABLE_FILE)
     rows = dict(zip(found["slice"].to_pylist(), found["rows"].to_pylist(), strict=True))
     return [
@@ -311,8 +306,36 @@ def measure(
     ]
 
 
-def _written(log: logs.LogTable, question: Question, folder: Path) -> Examples:
-    """Write rows as Examples of one split."""
+class _Labeled(Examples):
+    """The rows of other Examples that have a label, in a file of their own."""
+
+    def __init__(self, examples: Examples, file: Path) -> None:
+        super().__init__(
+            examples.uri,
+            properties={
+                "split_names": f'["{_SPLIT}"]',
+                "payload_format": "FORMAT_PARQUET",
+                "file_format": "parquet",
+            },
+            source=examples.source,
+        )
+        self._file = file
+
+    def files(self, split: str) -> tuple[Path, ...]:
+        """Return the file."""
+        self.require_split(split)
+        return (self._file,)
+
+
+def _new_folder(context: RunContext) -> Path:
+    """Return a folder for what is temporary, which is removed with the context's."""
+    return Path(tempfile.mkdtemp(dir=context.temp_dir))
+
+
+def _written(
+    log: logs.LogTable, question: Question, examples: Examples, folder: Path
+) -> Examples:
+    """Write rows of examples as Examples of one split."""
     from penstock.components.columns import parquet
 
     known = set(logs.KNOWN)
@@ -321,34 +344,24 @@ def _written(log: logs.LogTable, question: Question, folder: Path) -> Examples:
     )
     if question.probability:
         table = table.append_column(WEIGHT, pa.array(log.weights))
-    split = folder / f"Split-{_SPLIT}"
-    split.mkdir()
-    path = split / "data_parquet-00000-of-00001.parquet"
+    path = folder / "data_parquet-00000-of-00001.parquet"
     with parquet.Writer(path, table.schema) as writer:
         for batch in table.combine_chunks().to_batches():
             writer.write(batch)
-    return Examples(
-        folder,
-        properties={
-            "split_names": f'["{_SPLIT}"]',
-            "payload_format": "FORMAT_PARQUET",
-            "file_format": "parquet",
-        },
-    )
+    return _Labeled(examples, path)
 
 
 def config_of(
-    log: logs.LogTable, question: Question, context: RunContext
+    log: logs.LogTable, question: Question, examples: Examples, context: RunContext
 ) -> EvalConfig:
     """Return the EvalConfig that a question stands for.
 
     Args:
         log: Rows that have labels, to see which metrics fit.
         question: What is measured.
+        examples: What they were read from.
         context: Of the component that runs.
     """
-    import tempfile
-
     from penstock.components.evaluation import EvalConfig, shorthand
 
     config = EvalConfig()
@@ -362,9 +375,8 @@ def config_of(
     if not metrics and not log.rows:
         metrics = _WITHOUT_LABELS
     elif not metrics:
-        with tempfile.TemporaryDirectory(dir=context.temp_dir) as name:
-            examples = _written(log, question, Path(name))
-            metrics = shorthand.usual_metrics(config, examples, (_SPLIT,), None)
+        written = _written(log, question, examples, _new_folder(context))
+        metrics = shorthand.usual_metrics(config, written, (_SPLIT,), None)
     shorthand.add_metrics(config, metrics)
     shorthand.add_slices(config, question.slices)
     shorthand.add_thresholds(config, question.thresholds, has_baseline=False)
