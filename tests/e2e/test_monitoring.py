@@ -26,7 +26,6 @@ from penstock.components.monitoring.alertmanager import (
     alertmanager_configuration,
 )
 from penstock.components.monitoring.document_folder import DocumentFolder
-from penstock.components.monitoring.drift_monitor import DriftMonitor
 from penstock.components.monitoring.exporter import exposition
 from penstock.components.monitoring.publishing import served
 from penstock.components.monitoring.retraining.journal import Answer, Journal
@@ -117,12 +116,12 @@ class World:
     def look(self, log: Path) -> dict[str, Any]:
         """Look at the log of a day; export and return what is found."""
         ingest = c.CsvExampleGen(input_dir=log, splits={"all": 1})
-        drift = DriftMonitor(
+        drift = c.DriftMonitor(
             examples=ingest.examples,
             reference=TrainedOn(self.serving),
-            model_name="taxi",
+            model="taxi",
             monitor_dir=self.folder / "monitoring",
-            time_column="trip_start_timestamp",
+            time="trip_start_timestamp",
             # A day without drift shall be one with near certainty.
             alerts_per_month=0.1,
             columns=("fare", "trip_miles", "trip_seconds", "payment_type", "company"),
