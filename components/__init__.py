@@ -6,6 +6,8 @@ from penstock.components.ingestion import (
     ImportExampleGen,
     ParquetExampleGen,
 )
+from penstock.components.monitoring.drift_monitor import DriftMonitor
+from penstock.components.monitoring.quality_monitor import QualityMonitor
 from penstock.components.serving.infra_validator import InfraValidator
 from penstock.components.serving.pusher import Pusher
 from penstock.components.training import Trainer
@@ -18,6 +20,7 @@ from penstock.components.validation import (
 
 __all__ = [
     "CsvExampleGen",
+    "DriftMonitor",
     "Evaluator",
     "ExampleValidator",
     "ImportExampleGen",
@@ -25,6 +28,7 @@ __all__ = [
     "InfraValidator",
     "ParquetExampleGen",
     "Pusher",
+    "QualityMonitor",
     "SchemaGen",
     "StatisticsGen",
     "Trainer",

@@ -18,6 +18,7 @@ from penstock.commands.history import artifacts, diff, logs, runs, show
 from penstock.commands.housekeeping import gc
 from penstock.commands.lineage import impact, lineage
 from penstock.commands.models import bless, versions
+from penstock.commands.retraining import app as retrain
 from penstock.commands.rollouts import app as rollout
 from penstock.commands.rollouts import rollback
 from penstock.commands.running import plan, reproduce, run
@@ -42,6 +43,7 @@ for verb in (
 ):
     app.command()(verb)
 app.add_typer(rollout)
+app.add_typer(retrain)
 
 
 def command_line() -> int:

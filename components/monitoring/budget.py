@@ -36,8 +36,11 @@ _REPLAYS = 40
 _LEAST_PATHS = 3
 _SAMPLE = _BATCHES * _LEAST_PATHS
 _COLUMN_WINDOWS = 700_000
+_EACH, _LEAST = 14_000, 80_000
 _LEVELS = np.exp(np.linspace(math.log(1e-5), math.log(0.5), 109))
 _LONGEST_ALERTS = 3.0
+# What a replay does not know: the laws are estimates, and columns are made coarse.
+_AIM = 0.85
 
 
 class Referenced(Protocol):
@@ -284,11 +287,13 @@ class Replay:
         # Each column adds to the pool of its law, so that the laws that stand for many
         # columns are known best.
         users = collections.Counter(part for each in parts for part in each)
-        share = (column_windows or _COLUMN_WINDOWS) / self._windows
-        share /= max(len(columns), 1)
+        count = max(len(columns), 1)
+        # The fewer columns, the more often each of them is what an alert is about.
+        wanted = min(max(_EACH * count, _LEAST), _COLUMN_WINDOWS)
+        share = (column_windows or wanted) / self._windows / count
         pools = {
-            part: self._pool(part, max(round(share * count), _LEAST_PATHS * _BATCHES))
-            for part, count in sorted(users.items(), key=repr)
+            part: self._pool(part, max(round(share * uses), _LEAST_PATHS * _BATCHES))
+            for part, uses in sorted(users.items(), key=repr)
         }
         correlation = rows / (rows + reference_rows)
 
@@ -345,15 +350,15 @@ class Replay:
         """Return the greatest level at which the budget is surely kept.
 
         Levels are tried from the smallest up to the first one whose upper 95 % bound
-        of alerts is above the budget, or at which the state would be alert so often
-        that few alerts could begin.
+        of alerts is above 85 % of the budget, or at which the state would be alert so
+        often that few alerts could begin.
         """
         best = float(_LEVELS[0])
         longest = _LONGEST_ALERTS * budget / windows_per_month
         for level in _LEVELS:
             found = self.at(float(level), windows_per_month)
             bound = found.alerts + 1.645 * found.error
-            if bound > budget or found.alerting > longest:
+            if bound > _AIM * budget or found.alerting > longest:
                 break
             best = float(level)
         return best

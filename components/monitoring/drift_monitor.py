@@ -7,13 +7,15 @@ import itertools
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from penstock.components.base import Component, RunContext, output
 from penstock.schemas.artifacts import DriftVerdict, Examples
-from penstock.schemas.errors import DataError, PipelineError
+from penstock.schemas.errors import DataError, PipelineError, did_you_mean, quoted
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
     from penstock.components.monitoring.observation import Observation
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from penstock.components.monitoring.reference import Reference
     from penstock.components.monitoring.watched import Look, Watched
     from penstock.components.monitoring.windows import Window
+
+    Floats: TypeAlias = npt.NDArray[np.float64]
 
 _EPOCH = datetime.date(1970, 1, 1)
 
@@ -41,9 +45,9 @@ class DriftMonitor(Component):
         drift = DriftMonitor(
             examples=ingest.examples,
             reference=TrainedOn(serving_dir),
-            model_name="taxi",
-            time_column="logged_at",
-            score_columns=("score",),
+            model="taxi",
+            time="logged_at",
+            scores=("score",),
             monitor_dir=Path("monitoring"),
         )
 
@@ -51,18 +55,19 @@ class DriftMonitor(Component):
         examples: Logged requests of one window or several.
         reference: What the served model was trained on. Without it the first windows
             of serving become the reference, and nothing is judged before.
-        model_name: Name of the model.
+        model: Name of the model.
         monitor_dir: Where what is kept of watched models lies; made if missing.
-        time_column: When a row was logged: a timestamp, or seconds since 1970 UTC.
+        time: Column of when a row was logged: a timestamp, or seconds since 1970 UTC.
             Without it the Examples are one window: the day that their span stands for.
-        window: Length of a window; windows begin at full days or hours, UTC.
-        version: Version of the model that answered; "" if it is not known.
-        version_column: The column that says it instead.
+        hourly: Whether windows are hours; days otherwise, both in UTC.
+        version: Column of the version of the model that answered.
+        probability: Column of the probability with which a row was logged. Rows are
+            thinned to the smallest one, so that they are a fair sample.
         columns: The columns to watch; all that the reference has, but those that are
             named below for something else, if none are named.
-        score_columns: What the model answered; tested first, with a share of the
+        scores: Columns of what the model answered; tested first, with a share of the
             budget of its own.
-        label_columns: The truth, where it is logged; likewise.
+        labels: Columns of the truth, where it is logged; likewise.
         categories: Columns of numbers that are names, as a postcode.
         splits: The splits of `examples` to read; all if none are named.
         reference_splits: Those of `reference`.
@@ -84,15 +89,15 @@ class DriftMonitor(Component):
 
     examples: Examples
     reference: tuple[Examples, ...] | None = None
-    model_name: str
+    model: str
     monitor_dir: Path
-    time_column: str = ""
-    window: Literal["day", "hour"] = "day"
+    time: str = ""
+    hourly: bool = False
     version: str = ""
-    version_column: str = ""
+    probability: str = ""
     columns: tuple[str, ...] = ()
-    score_columns: tuple[str, ...] = ()
-    label_columns: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     reference_splits: tuple[str, ...] = ("train",)
@@ -122,14 +127,10 @@ class DriftMonitor(Component):
             raise PipelineError(
                 f"{self.name}.k is {self.k} and m is {self.m}. Pass a k from 1 to m."
             )
-        if self.season and not self.time_column:
+        if self.season and not self.time:
             raise PipelineError(
                 f"{self.name}.season is '{self.season}', which takes the times of "
-                "rows. Name their column as time_column."
-            )
-        if self.version and self.version_column:
-            raise PipelineError(
-                f"{self.name} has both version and version_column. Pass one of them."
+                "rows. Name their column as time."
             )
 
     def why_stale(self) -> str:
@@ -141,7 +142,7 @@ class DriftMonitor(Component):
         """
         from penstock.components.monitoring.watched import Watched
 
-        watched = Watched(self.monitor_dir, self.model_name)
+        watched = Watched(self.monitor_dir, self.model)
         kept = self.verdict.properties.get("kept", "")
         if kept and not (watched.place / str(kept)).is_dir():
             return f"'{watched.place / str(kept)}' is gone"
@@ -166,7 +167,7 @@ class DriftMonitor(Component):
             min_rows=self.min_rows,
             effects=self.effects or {},
         )
-        watched = Watched(self.monitor_dir, self.model_name)
+        watched = Watched(self.monitor_dir, self.model)
         with watched.alone():
             reference = self._reference(watched, context)
             if reference is None:
@@ -193,9 +194,8 @@ class DriftMonitor(Component):
         context.logger.info("Making the reference of %s", self._subject())
         made = Reference.of(
             self._reference_rows,
-            model=self.model_name,
-            version="",
-            time_column=self.time_column if self._has_reference_times() else None,
+            model=self.model,
+            time_column=self.time if self._has_reference_times() else None,
             seconds=self._seconds,
             season=self.season,
             columns=self._watched_columns(),
@@ -212,9 +212,15 @@ class DriftMonitor(Component):
 
         parameters = [
             [each.digest or each.uri for each in self.reference or ()],
-            [self.time_column, self.window, self.season],
-            [*self.columns, "", *self.score_columns, "", *self.label_columns],
-            [*self.categories, "", *self.reference_splits, self.version_column],
+            [self.time, self.hourly, self.season],
+            [*self.columns, "", *self.scores, "", *self.labels],
+            [
+                *self.categories,
+                "",
+                *self.reference_splits,
+                self.version,
+                self.probability,
+            ],
         ]
         return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()
 
@@ -228,8 +234,8 @@ class DriftMonitor(Component):
     def _has_reference_times(self) -> bool:
         from penstock.components.columns.examples import schema_of
 
-        return bool(self.time_column) and all(
-            self.time_column in schema_of(each).names for each in self.reference or ()
+        return bool(self.time) and all(
+            self.time in schema_of(each).names for each in self.reference or ()
         )
 
     def _watched_columns(self) -> list[str]:
@@ -238,17 +244,17 @@ class DriftMonitor(Component):
 
         logged = schema_of(self.examples).names
         if self.columns:
-            named = [*self.columns, *self.score_columns, *self.label_columns]
+            named = [*self.columns, *self.scores, *self.labels]
             return list(dict.fromkeys(named))
         has = [schema_of(each).names for each in self.reference or ()]
         known = has[0] if has else logged
-        others = {self.time_column, self.version_column}
+        others = {self.time, self.version, self.probability}
         return [name for name in known if name not in others]
 
     def _roles(self) -> dict[str, str]:
         return {
-            **dict.fromkeys(self.score_columns, "score"),
-            **dict.fromkeys(self.label_columns, "label"),
+            **dict.fromkeys(self.scores, "score"),
+            **dict.fromkeys(self.labels, "label"),
         }
 
     def _subject(self) -> str:
@@ -260,7 +266,7 @@ class DriftMonitor(Component):
     def _seconds(self) -> float:
         from penstock.components.monitoring.windows import DAY, HOUR
 
-        return DAY if self.window == "day" else HOUR
+        return HOUR if self.hourly else DAY
 
     def _rows(self) -> Iterator[pa.RecordBatch]:
         from penstock.components.columns.examples import read_batches
@@ -268,14 +274,60 @@ class DriftMonitor(Component):
         for split in self.splits or self.examples.split_names:
             yield from read_batches(self.examples, split)
 
+    def _rate(self) -> float:
+        """Return the smallest probability with which a row was logged.
+
+        Raises:
+            DataError: If one is none.
+        """
+        import numpy as np
+
+        if not self.probability:
+            return 1.0
+        found = np.concatenate([self._probabilities(each) for each in self._rows()])
+        if not ((found > 0) & (found <= 1)).all():
+            raise DataError(
+                f"Column '{self.probability}' of '{self.examples.uri}' has values from "
+                f"{np.nanmin(found):g} to {np.nanmax(found):g}, which are not all "
+                "probabilities above 0 and up to 1. Name the column of the "
+                "probability with which rows were logged."
+            )
+        return float(found.min())
+
+    def _probabilities(self, rows: pa.RecordBatch) -> Floats:
+        import numpy as np
+        import pyarrow as pa
+
+        names = rows.schema.names
+        if self.probability not in names:
+            raise DataError(
+                f"Column '{self.probability}' is not in '{self.examples.uri}' (it has "
+                f"{quoted(names)}).{did_you_mean(self.probability, names)}"
+            )
+        column = rows.column(names.index(self.probability)).cast(pa.float64())
+        return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+
+    def _fair_rows(self, rate: float) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that a log would have that kept all with one probability."""
+        import numpy as np
+        import pyarrow as pa
+
+        # The same rows whenever it is run.
+        random = np.random.default_rng(0)
+        for rows in self._rows():
+            if self.probability:
+                stays = random.random(rows.num_rows) < rate / self._probabilities(rows)
+                rows = rows.filter(pa.array(stays))
+            yield rows
+
     def _only_window(self) -> Window:
         from penstock.components.monitoring.windows import Window
 
         span = self.examples.span
-        if span is None or self.window != "day":
+        if span is None or self.hourly:
             raise DataError(
                 f"Examples '{self.examples.uri}' do not say when their rows were "
-                f"logged: {self.name}.time_column names no column, and they have no "
+                f"logged: {self.name}.time names no column, and they have no "
                 "span of a day. Name the column, or ingest them with a date in the "
                 "pattern."
             )
@@ -287,25 +339,25 @@ class DriftMonitor(Component):
             profile_windows,
         )
 
-        version_column = self.version_column or None
-        if self.time_column:
+        rate = self._rate()
+        if self.time:
             yield from profile_windows(
                 reference.grid,
-                self._rows(),
-                self.time_column,
+                self._fair_rows(rate),
+                self.time,
                 seconds=self._seconds,
-                model=self.model_name,
-                version=self.version,
-                version_column=version_column,
+                model=self.model,
+                version_column=self.version or None,
+                rate=rate,
             )
         else:
             yield profile_batches(
                 reference.grid,
-                self._rows(),
+                self._fair_rows(rate),
                 self._only_window(),
-                model=self.model_name,
-                version=self.version,
-                version_column=version_column,
+                model=self.model,
+                version_column=self.version or None,
+                rate=rate,
             )
 
     # --- without a reference
@@ -316,8 +368,7 @@ class DriftMonitor(Component):
 
         observation = Observation(
             watched.place / "observed",
-            self.model_name,
-            self.version,
+            self.model,
             least_rows=self.observe_rows,
             least_windows=self.observe_windows,
             columns=self._watched_columns(),
@@ -328,13 +379,13 @@ class DriftMonitor(Component):
         made, window, rows = None, None, 0
         for window, table in self._tables(observation):
             rows = table.num_rows
-            made = observation.add(window, table, version=self.version)
+            made = observation.add(window, table)
             if made is not None:
                 break
         if made is not None:
             watched.use(made)
         assert window is not None
-        document = blank(self.model_name, self.version, window, rows)
+        document = blank(self.model, "", window, rows)
         document["reasons"] = [observation.sentence]
         self._write(document, [observation.sentence], window.name)
 
@@ -344,14 +395,14 @@ class DriftMonitor(Component):
         from penstock.components.monitoring.profiling import by_window
         from penstock.components.monitoring.windows import Window
 
-        batches = list(self._rows())
-        if not self.time_column:
+        batches = list(self._fair_rows(self._rate()))
+        if not self.time:
             yield self._only_window(), pa.Table.from_batches(batches)
             return
         parts = [
             (number, rows)
             for batch in batches
-            for number, rows in by_window(batch, self.time_column, self._seconds)
+            for number, rows in by_window(batch, self.time, self._seconds)
         ]
         parts.sort(key=lambda each: each[0])
         for number, group in itertools.groupby(parts, key=lambda each: each[0]):
@@ -388,4 +439,4 @@ class DriftMonitor(Component):
         against = len(reasons) if state in ("alert", "insufficient_data") else 0
         self.verdict.set_reasons(reasons, against=against)
         self.verdict.properties["window"] = window
-        self.verdict.properties["model_name"] = self.model_name
+        self.verdict.properties["model"] = self.model

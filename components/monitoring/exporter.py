@@ -344,7 +344,7 @@ def _window(found: Samples, document: Document) -> None:
     end, made = age_of(document)
     _put(found, "penstock_model_window_end_timestamp_seconds", window, end)
     _put(found, "penstock_model_last_success_timestamp_seconds", window, made)
-    seconds: Any = document.get("seconds")
+    seconds: Any = document.get("duration_seconds")
     if isinstance(seconds, int | float):
         _put(found, "penstock_model_job_duration_seconds", window, seconds)
     reference = document["reference"]

@@ -413,20 +413,25 @@ class LabelJoin:
         """Return how labels came to the rows of the last days."""
         now = clock.time() if now is None else now
         since = now - history_days * DAY
-        rows, first = self._one(
-            "SELECT count(*), min(time) FROM predictions WHERE time >= ? AND time <= ?",
-            (since, now),
-        )
-        share = min(1.0, _MOST_WATCHED / max(rows, 1))
+        rows, first, places = self._watched(since, now)
         pairs = self._base.execute(
             "SELECT ifnull(label_time, ?) - time, label_time IS NOT NULL FROM "
             "predictions INDEXED BY by_place WHERE place < ? AND time >= ? AND "
             "time <= ?",
-            (now, math.ceil(share * _PLACES), since, now),
+            (now, places, since, now),
         ).fetchall()
         found = np.array(pairs, np.float64).reshape(-1, 2)
         watched = now - first if rows else None
         return delay_curve(found[:, 0], found[:, 1] > 0, watched=watched)
+
+    def _watched(self, since: float, until: float) -> tuple[int, float, int]:
+        """Return how many rows there are, the first time, and places that do."""
+        rows, first = self._one(
+            "SELECT count(*), min(time) FROM predictions WHERE time >= ? AND time <= ?",
+            (since, until),
+        )
+        share = min(1.0, _MOST_WATCHED / max(rows, 1))
+        return rows, first or 0.0, math.ceil(share * _PLACES)
 
     def bias(
         self, *, now: float | None = None, history_days: float = 90.0
@@ -439,11 +444,11 @@ class LabelJoin:
         curve = self.delays(now=now, history_days=history_days)
         if curve.labels < LEAST_LABELS:
             return None
-        oldest = now - curve.quantile(0.99)
+        since, oldest = now - history_days * DAY, now - curve.quantile(0.99)
         pairs = self._base.execute(
-            "SELECT label_time - time, label FROM predictions WHERE time >= ? AND "
-            "time <= ? AND label_time IS NOT NULL",
-            (now - history_days * DAY, oldest),
+            "SELECT label_time - time, label FROM predictions INDEXED BY by_place "
+            "WHERE place < ? AND time >= ? AND time <= ? AND label_time IS NOT NULL",
+            (self._watched(since, oldest)[2], since, oldest),
         ).fetchall()
         delays = np.array([delay for delay, _ in pairs], np.float64)
         return label_bias(delays, [label for _, label in pairs])

@@ -170,7 +170,7 @@ class LogTable:
 
     def numbers(self, name: str) -> Array:
         """Return a column of numbers as float64, missing as NaN; shape (rows,)."""
-        column = self.table.column(name).cast(pa.float64())
+        column = self.table.column(name).cast(pa.float64(), safe=False)
         values: Array = column.to_numpy()
         return values
 

@@ -146,9 +146,10 @@ def _monitoring_cases(options: RuleOptions, step: int, every: int) -> list[_Case
 
     soon = after(options.wait_seconds)
     late = after(options.late_seconds + options.wait_seconds)
+    unseen = after(options.late_quality_seconds + options.wait_seconds)
     old = after(options.late_window_seconds + options.wait_seconds)
     gone = after(max(options.wait_seconds, 600))
-    count = max(late, old, gone) // step + 9
+    count = max(unseen, old, gone) // step + 9
 
     def watched(
         monitor: str,
@@ -251,14 +252,18 @@ def _monitoring_cases(options: RuleOptions, step: int, every: int) -> list[_Case
         ),
     ]
     if options.quality:
-        cases += _quality_cases(options, soon, late, gone, count, watched)
+        cases += _quality_cases(
+            options, every, (soon, unseen, old, gone), count, watched
+        )
     return cases
 
 
 def _quality_cases(
-    options: RuleOptions, soon: int, late: int, gone: int, count: int, watched: Any
+    options: RuleOptions, every: int, times: tuple[int, ...], count: int, watched: Any
 ) -> list[_Case]:
+    soon, late, old, gone = times
     good, of_quality = watched("drift", "ok"), {"monitor": "quality"}
+    waiting = watched("quality", "ok", end="0+0")
     where = {"metric": "auc", "slice": "payment_type=Cash"}
     name = "penstock_model_evaluation_alert"
     slices = {
@@ -268,6 +273,13 @@ def _quality_cases(
         ): f"0+0x{count}",
     }
     return [
+        _Case("windows whose labels were late", {**good, **waiting}, old, {}),
+        _Case(
+            "quality that is as old as its labels are late",
+            {**good, **watched("quality", "alert", made="0+0"), **slices},
+            (options.late_quality_seconds - 1) // every * every,
+            {"PenstockQuality": of_quality, "PenstockSliceQuality": where},
+        ),
         _Case(
             "a model that has become worse, in one slice",
             {**good, **watched("quality", "alert"), **slices},

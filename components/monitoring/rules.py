@@ -33,6 +33,8 @@ class RuleOptions:
         model: Name of the model.
         every_seconds: How often a window is looked at.
         quality: Whether its quality is looked at by itself, besides drift.
+        label_delay_seconds: How long labels may take; quality is looked at that much
+            later than drift.
         serving: Name of the model in the router; empty for no rules of serving.
         wait_seconds: How long something holds before it is an alert.
         max_error_ratio: Share of requests that may fail.
@@ -46,6 +48,7 @@ class RuleOptions:
     model: str
     every_seconds: int = DAY_SECONDS
     quality: bool = False
+    label_delay_seconds: int = 0
     serving: str = ""
     wait_seconds: int = 60
     max_error_ratio: float = 0.02
@@ -61,6 +64,7 @@ class RuleOptions:
             )
         for name, least, unit in (
             ("every_seconds", 1, "seconds"),
+            ("label_delay_seconds", 0, "seconds"),
             ("wait_seconds", 0, "seconds"),
             ("min_requests", 1, "requests"),
             ("min_failures", 1, "failures"),
@@ -86,6 +90,11 @@ class RuleOptions:
     def late_seconds(self) -> int:
         """How old the last look may be: two of them may be missing."""
         return 2 * self.every_seconds
+
+    @property
+    def late_quality_seconds(self) -> int:
+        """How old the last look at quality may be, which waits for labels."""
+        return self.late_seconds + self.label_delay_seconds
 
     @property
     def late_window_seconds(self) -> int:
@@ -211,35 +220,44 @@ def _by_window(options: RuleOptions, name: str, *matchers: str) -> str:
     return f"max by (model_name, monitor) ({metric})"
 
 
-def _on_time(options: RuleOptions, *matchers: str) -> str:
+def _age(options: RuleOptions, *matchers: str) -> str:
     last = "penstock_model_last_success_timestamp_seconds"
-    made = _by_window(options, last, *matchers)
-    return f"time() - {made} < {options.late_seconds}"
+    return f"time() - {_by_window(options, last, *matchers)}"
 
 
-def _enough_rows(options: RuleOptions, *matchers: str) -> str:
-    rows = _by_window(options, "penstock_model_window_rows", *matchers)
-    least = _by_window(options, "penstock_model_min_rows", *matchers)
+def _on_time(options: RuleOptions, matcher: str) -> str:
+    late = options.late_seconds if matcher == DRIFT else options.late_quality_seconds
+    return f"{_age(options, matcher)} < {late}"
+
+
+def _enough_rows(options: RuleOptions, matcher: str) -> str:
+    rows = _by_window(options, "penstock_model_window_rows", matcher)
+    least = _by_window(options, "penstock_model_min_rows", matcher)
     on = "on (model_name, monitor)"
     # Where nothing was calibrated there is no least number.
     return f"{rows} >= {on}\n  {least}\n  or {rows} unless {on}\n  {least}"
 
 
-def _in_alert(options: RuleOptions, *matchers: str) -> str:
-    state = _by_window(options, "penstock_model_state", 'state="alert"', *matchers)
+def _in_alert(options: RuleOptions, matcher: str) -> str:
+    state = _by_window(options, "penstock_model_state", 'state="alert"', matcher)
     return (
         f"{state} == 1\n"
-        f"and on (model_name, monitor) ({_on_time(options, *matchers)})\n"
-        f"and on (model_name, monitor) (\n  {_enough_rows(options, *matchers)}\n)"
+        f"and on (model_name, monitor) ({_on_time(options, matcher)})\n"
+        f"and on (model_name, monitor) (\n  {_enough_rows(options, matcher)}\n)"
     )
 
 
 def _monitoring_alerts(options: RuleOptions) -> list[Rule]:
     of_model = literal(options.model)
     retrain = {"retrain": "true"}
-    last = "penstock_model_last_success_timestamp_seconds"
-    late = f"time() - {_by_window(options, last)}\n> {options.late_seconds}"
-    old = _by_window(options, "penstock_model_window_end_timestamp_seconds")
+    late = f"{_age(options)}\n> {options.late_seconds}"
+    if options.quality:
+        late = (
+            f"{_age(options, DRIFT)}\n> {options.late_seconds}\n"
+            f"or {_age(options, QUALITY)}\n> {options.late_quality_seconds}"
+        )
+    # Windows of quality are as old as their labels are late.
+    old = _by_window(options, "penstock_model_window_end_timestamp_seconds", DRIFT)
     too_few = _by_window(options, "penstock_model_state", 'state="insufficient_data"')
     every = duration(options.every_seconds)
     alerts = [
@@ -268,8 +286,8 @@ def _monitoring_alerts(options: RuleOptions) -> list[Rule]:
             options,
             "critical",
             f"{of_model} is not watched any more ({{{{ $labels.monitor }}}})",
-            f"It was to be looked at every {every}, and the last time is more than "
-            f"{duration(options.late_seconds)} ago. Until it is, no drift is told.",
+            f"It was to be looked at every {every}, and the last two times it was not. "
+            "Until it is, no drift is told.",
         ),
         _alert(
             "PenstockWindowOld",

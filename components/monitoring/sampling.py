@@ -44,14 +44,15 @@ def hashes(ids: pa.Array | pa.ChunkedArray, seed: int = 0) -> Array:
     Raises:
         DataError: An id is missing.
     """
-    array = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-    if isinstance(array, pa.ChunkedArray):  # combined of no chunk at all
-        array = pa.array([], pa.string())
-    if array.null_count:
+    if ids.null_count:
         raise DataError(
-            f"{array.null_count:,} of {len(array):,} ids are missing, and nothing "
-            "decides on rows without one. Leave such rows out, or give them ids."
+            f"{ids.null_count:,} of {len(ids):,} ids are missing, and nothing decides "
+            "on rows without one. Leave such rows out, or give them ids."
         )
+    if isinstance(ids, pa.ChunkedArray):
+        chunks = [hashes(chunk, seed) for chunk in ids.chunks]
+        return np.concatenate(chunks) if chunks else np.zeros(0, np.uint64)
+    array = ids
     if not pa.types.is_large_binary(array.type):
         array = array.cast(pa.large_string()).cast(pa.large_binary())
     count = len(array)
@@ -198,10 +199,9 @@ def _strata(log: LogTable, by: str) -> tuple[list[str], Array]:
             f"{quoted(log.table.column_names)})."
             f"{did_you_mean(by, log.table.column_names)}"
         )
-    text = log.table.column(by).cast(pa.string()).fill_null("").combine_chunks()
-    if isinstance(text, pa.ChunkedArray):
-        text = pa.array([], pa.string())
-    encoded = text.dictionary_encode()
+    texts = log.table.column(by).cast(pa.string()).fill_null("")
+    encoded = pa.concat_arrays([pa.array([], pa.string()), *texts.chunks])
+    encoded = encoded.dictionary_encode()
     names = encoded.dictionary.to_pylist()
     order = np.argsort(np.array(names, object)) if names else np.zeros(0, np.int64)
     place = np.empty(len(names), np.int64)

@@ -274,6 +274,12 @@ def rules(
         bool,
         typer.Option("--quality", help="Its quality is looked at by itself, too."),
     ] = False,
+    label_delay: Annotated[
+        str,
+        typer.Option(
+            "--label-delay", metavar="TIME", help="How long labels may take, as 7d."
+        ),
+    ] = "0d",
     serving: Annotated[
         str,
         typer.Option(
@@ -370,6 +376,7 @@ def rules(
             model,
             every_seconds=round(seconds_of(every, "--every")),
             quality=quality,
+            label_delay_seconds=round(seconds_of(label_delay, "--label-delay")),
             serving=serving,
             wait_seconds=round(seconds_of(wait, "--wait")),
             max_error_ratio=max_errors,

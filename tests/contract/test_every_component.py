@@ -13,6 +13,7 @@ import pytest
 import penstock.components as c
 from penstock.components import contract
 from penstock.components.base import Component, RunContext
+from penstock.schemas.artifacts import Examples
 from tests.contract.chain import train
 
 C = TypeVar("C", bound=Component)
@@ -37,6 +38,7 @@ class Chain:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.serving_dir = folder / "serving"
+        self.monitor_dir = folder / "monitoring"
         data = folder / "data"
         data.mkdir()
         numbers = random.Random(0)
@@ -78,6 +80,9 @@ class Chain:
                 eval_config=self.eval_config(),
             )
         )
+        # The span of a day: its rows do not say when they were logged.
+        day = Examples(ingest.examples.path, properties={"span": 20_000})
+        day.split_names = ingest.examples.split_names
         self.examples: dict[str, Component] = {
             type(each).__name__: each
             for each in (
@@ -110,6 +115,18 @@ class Chain:
                     examples=ingest.examples,
                     schema=schema.schema,
                     make_warmup=True,
+                ),
+                c.DriftMonitor(
+                    examples=day,
+                    reference=(ingest.examples,),
+                    model="trips",
+                    monitor_dir=self.monitor_dir,
+                ),
+                c.QualityMonitor(
+                    examples=day,
+                    label="big",
+                    prediction="fare",
+                    metrics=("MeanPrediction",),
                 ),
                 c.Pusher(
                     model=trainer.model,
@@ -168,10 +185,14 @@ def subject(
         SUBJECTS[name] = contract.Subject(
             chain.examples[name],
             tmp_path_factory.mktemp(name),
-            may_write=[chain.serving_dir] if name == "Pusher" else [],
+            may_write={
+                "Pusher": [chain.serving_dir],
+                "DriftMonitor": [chain.monitor_dir],
+            }.get(name, []),
             # A model's bytes depend on what its process built before, which is why
             # runs train in processes of their own; its own tests hold it to that.
-            is_repeatable=name != "Trainer",
+            # Monitors say when they looked.
+            is_repeatable=name not in ("Trainer", "DriftMonitor", "QualityMonitor"),
         )
     return SUBJECTS[name]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -116,6 +117,9 @@ class SmtpReceiver:
         mails: What was taken.
         said: Every line of the clients.
         refuse: Returns the answer to a line, or None for the usual one.
+        login: Whether it offers to log in.
+        tls: How to encrypt; it then offers STARTTLS.
+        tls_first: Whether everything is encrypted from the first byte.
     """
 
     port: int = 0
@@ -123,6 +127,8 @@ class SmtpReceiver:
     said: list[str] = field(default_factory=list)
     refuse: Callable[[str], str | None] = lambda line: None
     login: bool = False
+    tls: ssl.SSLContext | None = None
+    tls_first: bool = False
     usual: ClassVar[dict[str, str]] = {
         "HELO": "250 hello",
         "MAIL": "250 ok",
@@ -136,13 +142,24 @@ class SmtpReceiver:
 
     def serve(self, connection: socket.socket) -> None:
         """Talk to one client."""
-        with connection, connection.makefile("rwb") as file:
+        if self.tls and self.tls_first:
+            connection = self.tls.wrap_socket(connection, server_side=True)
+        with connection:
+            upgraded = self._talk(connection, "220 receiver")
+        if upgraded is not None:
+            with upgraded:
+                self._talk(upgraded, "")
+
+    def _talk(self, connection: socket.socket, hello: str) -> socket.socket | None:
+        """Talk until the end, or until STARTTLS; return the encrypted connection."""
+        with connection.makefile("rwb") as file:
 
             def say(text: str) -> None:
                 file.write(text.encode() + b"\r\n")
                 file.flush()
 
-            say("220 receiver")
+            if hello:
+                say(hello)
             mail = Mail("", [], b"")
             while raw := file.readline():
                 line = raw.decode().strip()
@@ -153,7 +170,12 @@ class SmtpReceiver:
                     say("250-receiver")
                     if self.login:
                         say("250-AUTH PLAIN")
+                    if self.tls and hello and not self.tls_first:
+                        say("250-STARTTLS")
                     answer = "250 8BITMIME"
+                if answer is None and word == "STAR" and self.tls:
+                    say("220 go on")
+                    return self.tls.wrap_socket(connection, server_side=True)
                 answer = answer or self.usual.get(word, "500 what?")
                 if word == "MAIL":
                     mail = Mail(line.partition("<")[2].partition(">")[0], [], b"")
@@ -170,7 +192,8 @@ class SmtpReceiver:
                         self.mails.append(mail)
                     say(answer)
                 if word == "QUIT" or answer.startswith("421"):
-                    return
+                    return None
+        return None
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -79,13 +81,13 @@ def watch(
     """Run a pipeline that watches a day, or several, and what depends on it."""
     log = given(logged, "Log", **({} if span is None else {"span": span}))
     trained = None if reference is None else given(reference, "Trained")
-    how.setdefault("time_column", "logged_at")
+    how.setdefault("time", "logged_at")
     drift = DriftMonitor(
         examples=log.examples,
         reference=None if trained is None else (trained.examples,),
-        model_name="taxi",
+        model="taxi",
         monitor_dir=tmp_path / "monitoring",
-        score_columns=("score",),
+        scores=("score",),
         **how,
     )
     parts = [log, *([trained] if trained else []), drift, After(drift=drift.verdict)]
@@ -188,7 +190,7 @@ def test_a_span_is_the_day_of_rows_without_a_time(
     logged = examples(tmp_path / "day", table, split="all")
 
     def look(span: int | None) -> RunResult:
-        return watch(logged, tmp_path, trained_on, span=span, time_column="")
+        return watch(logged, tmp_path, trained_on, span=span, time="")
 
     look(20_759)
     assert (tmp_path / "monitoring/taxi/windows/2026-11-02/drift.json").is_file()
@@ -200,9 +202,32 @@ def test_a_span_is_the_day_of_rows_without_a_time(
     uri = log.uri
     assert str(raised.value) == (
         f"'DriftMonitor' failed: Examples '{uri}' do not say when their rows were "
-        "logged: DriftMonitor.time_column names no column, and they have no span "
+        "logged: DriftMonitor.time names no column, and they have no span "
         "of a day. Name the column, or ingest them with a date in the pattern."
     )
+
+
+def test_rows_of_a_sampled_log_are_made_a_fair_sample(
+    trained_on: Examples, tmp_path: Path
+) -> None:
+    # All trips without a charge are logged, and a tenth of the others.
+    table = rows(30_000, 5)
+    free = np.array(table.column("payment_type").to_pylist()) == "No Charge"
+    kept = np.where(free, 1.0, 0.1)
+    logged = np.random.default_rng(1).random(len(kept)) < kept
+    table = table.append_column("kept", pa.array(kept)).filter(pa.array(logged))
+    sampled = examples(tmp_path / "day", table, split="all")
+    unfair = verdict_of(watch(sampled, tmp_path, trained_on))
+    assert unfair.properties["columns"] == ["payment_type"]
+    fair = verdict_of(watch(sampled, tmp_path, trained_on, probability="kept"))
+    assert fair.answer is Answer.YES
+    assert 2_600 < read_document(fair.file)["rows"] < 3_400
+    with pytest.raises(ComponentFailed) as raised:
+        watch(sampled, tmp_path, trained_on, probability="fare")
+    assert "which are not all probabilities above 0 and up to 1" in str(raised.value)
+    with pytest.raises(ComponentFailed) as raised:
+        watch(sampled, tmp_path, trained_on, probability="kep")
+    assert "Did you mean 'kept'?" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -215,13 +240,9 @@ def test_a_span_is_the_day_of_rows_without_a_time(
         ),
         ({"k": 4}, "DriftMonitor.k is 4 and m is 3. Pass a k from 1 to m."),
         (
-            {"season": "weekday", "time_column": ""},
+            {"season": "weekday", "time": ""},
             "DriftMonitor.season is 'weekday', which takes the times of rows. Name "
-            "their column as time_column.",
-        ),
-        (
-            {"version": "7", "version_column": "v"},
-            "DriftMonitor has both version and version_column. Pass one of them.",
+            "their column as time.",
         ),
     ],
 )
@@ -231,7 +252,7 @@ def test_parameters_that_make_no_sense_are_refused(
     with pytest.raises(PipelineError) as raised:
         DriftMonitor(
             examples=Examples(tmp_path),
-            model_name="taxi",
+            model="taxi",
             monitor_dir=tmp_path,
             **how,
         )

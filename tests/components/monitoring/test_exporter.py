@@ -105,7 +105,7 @@ def test_what_holds_for_the_window_is_told() -> None:
 
 
 def test_the_length_of_the_job_is_told_where_the_document_has_it() -> None:
-    timed: Any = {**ok_document(), "seconds": 12.5}
+    timed: Any = {**ok_document(), "duration_seconds": 12.5}
     found = read(exposition([timed]))
     (seconds,) = found["penstock_model_job_duration_seconds"].values()
     assert seconds == 12.5
@@ -305,7 +305,7 @@ def test_whatever_names_are_called_the_text_parses_and_no_series_is_there_twice(
 
 
 def test_every_metric_can_be_made() -> None:
-    timed: Any = {**large_document(), "seconds": 3.0}
+    timed: Any = {**large_document(), "duration_seconds": 3.0}
     found = samples([check_document(timed)], Limits(), {("taxi", "drift"): 1})
     found["penstock_documents_unreadable"] = {(): 0}
     assert set(found) == set(METRICS)

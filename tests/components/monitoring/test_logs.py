@@ -300,6 +300,36 @@ def test_an_output_with_the_name_of_an_input_gets_another(tmp_path: Path) -> Non
     assert found.features == ("x",) and found.scores == ("output_x",)
 
 
+def test_names_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "requests-a.tfrecord",
+        [predict_log({"x": [1.0], "output_x": [1.0]}, {"x": [0.5]})],
+    )
+    with pytest.raises(DataError) as error:
+        read_log(path)
+    assert str(error.value) == (
+        f"The log '{path}' has the output 'x', whose other name 'output_x' is that of "
+        "an input, too. Name one of them in LogFormat(leave_out=...)."
+    )
+    both = np.array([example(x=1.0).SerializeToString()], object)
+    write(path, [predict_log({"x": [1.0], "examples": both}, {"y": [0.5]})])
+    with pytest.raises(DataError) as error:
+        read_log(path)
+    assert str(error.value) == (
+        f"'{path}': 'x' is the name of an input and of a feature of its Examples. Name "
+        "one of them in LogFormat(leave_out=...)."
+    )
+
+
+def test_records_without_an_answer_are_counted(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "requests-a.tfrecord", [predict_log({"x": [1.0]}, {}), *records(1)]
+    )
+    found = read_log(path)
+    assert found.rows == 1
+    assert found.notes == ("1 records without an answer were left out.",)
+
+
 # --- Examples
 
 
@@ -508,10 +538,31 @@ def test_several_versions_need_a_choice(tmp_path: Path) -> None:
     )
     one = read_log(path, window=DAY, version=8)
     assert one.versions == {"8": 2}
-    assert "4 rows of other versions than '8' were left out." in one.notes
+    assert "4 records of other versions than '8' were left out." in one.notes
     both = read_log(path, rules=LogRules(on_mixed_versions="accept"))
     assert both.versions == {"7": 4, "8": 2}
     assert "Rows of the versions '7', '8' were taken as one." in both.notes
+
+
+def test_a_table_of_several_versions_is_read_by_one() -> None:
+    table = pa.table({"x": [1, 2, 3], "model": [7, 7, 8]})
+    format = LogFormat(version="model")
+    with pytest.raises(DataError, match=r"versions: '7' \(2 rows\), '8' \(1") as error:
+        of_table(table, format=format)
+    assert str(error.value).startswith("The table holds answers of several versions: ")
+    found = of_table(table, format=format, version="7")
+    assert column(found, "x") == [1, 2]
+    assert found.notes == ("1 rows of other versions than '7' were left out.",)
+
+
+def test_a_log_that_says_neither_lane_nor_rate_is_read(tmp_path: Path) -> None:
+    """As TensorFlow Serving writes it where nobody routes."""
+    path = write(
+        tmp_path / "requests-a.tfrecord", records(2, lane="", stratum="", rate=None)
+    )
+    found = read_log(path)
+    assert column(found, LANE) == column(found, STRATUM) == [None, None]
+    assert found.weights.tolist() == [1.0, 1.0]
 
 
 def test_a_record_without_a_version_says_none(tmp_path: Path) -> None:
@@ -760,6 +811,19 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
         read_log(path)
     assert str(error.value) == (
         "log.csv, line 3: 3 fields where the header has 2. Fix the line."
+    )
+
+
+def test_a_csv_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("x\n1\n2\n")
+    source = log_files.TableFiles([path], "CSV", LogFormat(), None)
+    path.write_text("x\n1\ntwo\n")
+    with pytest.raises(DataError) as error:
+        list(source.pieces(["x"], 10))
+    assert str(error.value) == (
+        f"'{path}' has other cells now than a moment ago. It was changed while it was "
+        "read; read it again."
     )
 
 

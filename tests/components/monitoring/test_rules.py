@@ -105,7 +105,9 @@ def test_promtool_takes_the_rules_of_serving_and_their_tests_pass(
     checked(tmp_path, serving_rules(options), serving_tests(options, "rules.yml"))
 
 
-SOON = RuleOptions("taxi", every_seconds=600, quality=True, serving="taxi")
+SOON = RuleOptions(
+    "taxi", every_seconds=600, quality=True, label_delay_seconds=1_200, serving="taxi"
+)
 
 MONITORING_LOSSES = {
     "freshness": ("expr", r"\nand on \(model_name, monitor\) \(time\(\)[^\n]*", ""),
@@ -120,7 +122,13 @@ MONITORING_LOSSES = {
     "the state": ("expr", r'state="alert"', 'state="ok"'),
     "waiting": ("for", r"1m", "0s"),
     "lateness": ("expr", r"> 1200", "> 120000"),
+    "lateness of labels": ("expr", r"2400", "1200"),
     "age of windows": ("expr", r"> 1800", "> 180000"),
+    "windows of quality": (
+        "expr",
+        r'(?<=end_timestamp_seconds\{model_name="taxi"),[^}]*',
+        "",
+    ),
     "absence": ("expr", r"absent\(", "max("),
     "freshness of slices": ("expr", r"(?s)\nand on \(model_name\) max by.*", ""),
     "slices": ("expr", r"\(model_name, metric, slice\)", "(model_name, metric)"),
@@ -255,6 +263,11 @@ def test_the_drift_alert_names_what_is_furthest() -> None:
         (
             {"wait_seconds": -1},
             "'wait_seconds' of the rules for 'taxi' is -1. Pass seconds, at least 0.",
+        ),
+        (
+            {"label_delay_seconds": -1},
+            "'label_delay_seconds' of the rules for 'taxi' is -1. Pass seconds, at "
+            "least 0.",
         ),
         (
             {"min_requests": 0},

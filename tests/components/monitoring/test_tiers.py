@@ -280,6 +280,26 @@ def test_empty_files_go_and_other_kinds_have_times(tmp_path: Path) -> None:
     assert names(plan(folders, now=after(40))) == ["log", "requests-none", "log"]
 
 
+def test_rows_without_a_time_say_nothing_of_their_window(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({"at": [1.0, None]}), path)
+    with pytest.raises(DataError) as error:
+        file_times(path, LogFormat(time="at"))
+    assert str(error.value) == (
+        f"'{path}' has 1 rows without a time. Log the time of every request."
+    )
+
+
+def test_folders_that_remember_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / ".retention").write_text("a file")
+    with pytest.raises(DataError) as error:
+        place_hold(tmp_path, "Why", file="x", now=0)
+    assert str(error.value) == (
+        f"'{tmp_path}' cannot be written to: Not a directory. Run this as a user that "
+        "may."
+    )
+
+
 # --- holds
 
 

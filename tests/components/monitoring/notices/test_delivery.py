@@ -5,17 +5,24 @@ from __future__ import annotations
 import base64
 import email
 import email.policy
+import ipaddress
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,6 +49,7 @@ from tests.components.monitoring.receivers import (
     http_receiver,
     smtp_receiver,
 )
+from tests.components.serving.certificates import key_bytes
 
 TOKEN = "a-token-that-nobody-sees"
 PASSWORD = "a password that nobody sees"
@@ -270,6 +278,86 @@ def test_a_mail_server_without_encryption_gets_nothing(
         }
         assert not server.mails
         assert not any(line[:4].upper() in ("MAIL", "AUTH") for line in server.said)
+
+
+def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """Return the certificate of an authority, and a server that it vouches for.
+
+    With the extensions that Python 3.13 insists on.
+    """
+
+    def signed(name: str, key: Any, of: Any, is_authority: bool) -> bytes:
+        now = datetime.now(timezone.utc)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key())
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
+            .add_extension(issuer, critical=False)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+                critical=False,
+            )
+            .add_extension(
+                x509.SubjectAlternativeName(
+                    [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+                ),
+                critical=False,
+            )
+            .add_extension(
+                x509.KeyUsage(
+                    *(not is_authority, False, False, False, False),
+                    *(is_authority, is_authority, False, False),
+                ),
+                critical=True,
+            )
+        )
+        made = builder.sign(of, hashes.SHA256())
+        return made.public_bytes(serialization.Encoding.PEM)
+
+    root, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    (folder / "root.pem").write_bytes(signed("root", root, root, True))
+    (folder / "own.pem").write_bytes(signed("own", own, root, False))
+    (folder / "own.key").write_bytes(key_bytes(own))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "own.pem", folder / "own.key")
+    return folder / "root.pem", context
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+def test_mail_and_its_password_go_through_tls_to_whom_an_authority_vouches_for(
+    security: str,
+    tmp_path: Path,
+    outbox: Outbox,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root, context = authority(tmp_path)
+    with smtp_receiver() as server:
+        server.login = True
+        server.tls, server.tls_first = context, security == "tls"
+        channel = mail(
+            server.port,
+            security=security,
+            user="u",
+            password_file="password",
+            to=["team@example.com"],
+        )
+        to = made(tmp_path, {"team": channel})
+        write_notices([alert_document()], to, outbox, clock=clock)
+        ((_, why),) = deliver_notices(to, outbox).kept
+        assert "certificate verify failed" in why
+        assert not any(line.upper().startswith("AUTH") for line in server.said)
+        monkeypatch.setenv("SSL_CERT_FILE", str(root))
+        clock.now += 7_200
+        assert len(deliver_notices(to, outbox).sent) == 1
+        assert len(server.mails) == 1
+        assert sum(line.startswith("AUTH") for line in server.said) == 1
 
 
 def test_no_secret_is_in_the_outbox_or_in_what_is_said(
