@@ -45,12 +45,7 @@ Call = Callable[..., Said]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a pipeline, and the verb on the command line."""
-    from penstock.__main__ import app
-    from penstock.commands import retraining
-
-    if all(each.typer_instance is not retraining.app for each in app.registered_groups):
-        app.add_typer(retraining.app)
+    """A folder with a pipeline."""
     (tmp_path / "pipe.py").write_text(PIPELINE)
     monkeypatch.chdir(tmp_path)
     # The processes that are started look for the tests' own components, too.

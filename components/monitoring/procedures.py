@@ -18,7 +18,7 @@ from penstock.components.monitoring.kernels import Array
 SCORE_SHARE = 0.1
 """Share of the level that the scores have to themselves; the labels likewise."""
 
-_NODES = 2_049
+_NODES = 513
 _SMALLEST = -600.0
 
 
@@ -189,7 +189,8 @@ def persistence_level(p: float, k: int, m: int, correlation: float) -> float:
 def _persistence_table(k: int, m: int, correlation: float) -> tuple[Array, Array]:
     from scipy import special
 
-    logs = np.linspace(_SMALLEST, 0.0, _NODES)
+    # Closer together where p-values are large: there the law bends.
+    logs = _SMALLEST * np.linspace(1.0, 0.0, _NODES) ** 3
     # The normal quantile of the tail exp(log)/2, also where that underflows.
     reach = -special.ndtri_exp(logs - np.log(2))
     if correlation <= 0:
@@ -199,7 +200,7 @@ def _persistence_table(k: int, m: int, correlation: float) -> tuple[Array, Array
         # Where the shared noise has to lie for tails of 1e-260 is far out: the points
         # of the integral follow the reach.
         root, rest = np.sqrt(correlation), np.sqrt(1 - correlation)
-        spread = np.linspace(-12.0, 12.0, 385)
+        spread = np.linspace(-12.0, 12.0, 241)
         center = reach * m * root / (1 + (m - 1) * correlation)
         shared = np.concatenate(
             [center[:, None] + spread, spread + 0 * center[:, None]], 1

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -370,21 +370,46 @@ class CUSUM(_Sequential):
             deviation: Likewise.
             allowance: Likewise, above 0.
         """
-        low, high = 0.0, 1e6
-        for _ in range(200):
-            middle = (low + high) / 2
-            if cls._run_length(middle, allowance) < run_length:
-                low = middle
-            else:
-                high = middle
-        return cls(mean=mean, deviation=deviation, allowance=allowance, threshold=high)
+        threshold = _least_where(
+            lambda each: cls._run_length(each, allowance, 2 * allowance) >= run_length
+        )
+        return cls(
+            mean=mean, deviation=deviation, allowance=allowance, threshold=threshold
+        )
+
+    @classmethod
+    def for_errors(cls, run_length: float, *, rate: float, allowance: float) -> CUSUM:
+        """Return one for errors, 0 or 1, with a run length.
+
+        Rare errors are skewed, and their sums climb farther than normal ones: the
+        factor 2 k of Siegmund's exponent becomes the t above 0 for which a step z - k
+        has E exp(t (z - k)) = 1, and the formula (exp(t b) - t b - 1) / (t k).
+
+        Args:
+            run_length: Errors and successes between false drifts.
+            rate: Error rate when all is well, above 0 and below 1.
+            allowance: As of the class, above 0.
+        """
+        deviation = math.sqrt(rate * (1 - rate))
+        up, down = (1 - rate) / deviation - allowance, -rate / deviation - allowance
+
+        def is_above(tilt: float) -> bool:
+            return rate * math.exp(tilt * up) + (1 - rate) * math.exp(tilt * down) >= 1
+
+        tilt = _least_where(is_above, low=1e-9, high=600 / up)
+        threshold = _least_where(
+            lambda each: cls._run_length(each, allowance, tilt) >= run_length
+        )
+        return cls(
+            mean=rate, deviation=deviation, allowance=allowance, threshold=threshold
+        )
 
     @staticmethod
-    def _run_length(threshold: float, allowance: float) -> float:
-        exponent = 2 * allowance * (threshold + 1.166)
+    def _run_length(threshold: float, allowance: float, tilt: float) -> float:
+        exponent = tilt * (threshold + 1.166)
         if exponent > 700:
             return math.inf
-        return (math.exp(exponent) - exponent - 1) / (2 * allowance**2)
+        return (math.exp(exponent) - exponent - 1) / (tilt * allowance)
 
     def _segment(self, values: Array) -> tuple[Array, int | None]:
         steps = (values - self._mean) / self._deviation - self._allowance
@@ -395,6 +420,19 @@ class CUSUM(_Sequential):
         if drift is None and len(values):
             self._memory = {"height": float(height[-1])}
         return np.zeros(len(values) if drift is None else drift, bool), drift
+
+
+def _least_where(
+    holds: Callable[[float], bool], *, low: float = 0.0, high: float = 1e6
+) -> float:
+    """Return the least number from which on something holds, by halving."""
+    for _ in range(200):
+        middle = (low + high) / 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 class ADWIN:
@@ -555,10 +593,9 @@ def detector(name: str, *, rate: float, run_length: float) -> Detector:
         run_length: Rows between its false drifts, likewise.
     """
     if name == CUSUM.NAME:
-        deviation = math.sqrt(max(rate * (1 - rate), 1e-6))
-        return CUSUM.for_run_length(
-            run_length, mean=rate, deviation=deviation, allowance=0.05
-        )
+        # A reference without errors, or without anything else, says little of how rare.
+        known = min(max(rate, 1e-4), 1 - 1e-4)
+        return CUSUM.for_errors(run_length, rate=known, allowance=0.05)
     made: dict[str, Detector] = {
         DDM.NAME: DDM(),
         EDDM.NAME: EDDM(),

@@ -237,6 +237,12 @@ def add_trends(
             said.notes.append(found.sentence)
         if found.state in ("alert", "watch"):
             said.states.append(found.state)
+    said.quality["deployments"] = [
+        {"window": window.name, "text": text}
+        for window in shown.windows
+        for time, text in sorted(deployments)
+        if time in window
+    ]
     if findings and all(each.state == "insufficient_data" for each in findings):
         said.notes.append(
             f"There are {len(windows):,} windows yet, too few for trends: every "

@@ -238,6 +238,14 @@ def test_cusum_has_the_run_length_that_it_is_designed_for(run_length: int) -> No
     assert 70 <= drifts <= 135  # 100 on average, and Siegmund's figure is near
 
 
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.4])
+def test_cusum_of_errors_has_the_run_length_too(rate: float) -> None:
+    random = np.random.default_rng(int(rate * 100))
+    made = concept.CUSUM.for_errors(10_000, rate=rate, allowance=0.05)
+    errors = (random.random(10_000 * 100) < rate).astype(float)
+    assert 65 <= len(made.update(errors).drifts) <= 140  # 100 on average
+
+
 def test_steady_errors_of_no_kind_are_no_drift() -> None:
     assert concept.DDM().update(np.zeros(500)) == Signals((), (), "ok")
     assert concept.EDDM().update(np.zeros(500)) == Signals((), (), "ok")

@@ -339,8 +339,10 @@ def test_the_slice_that_sinks_is_named_first_and_nothing_else(
     assert against.startswith("'auc' in payment_type=Cash ")
     quality = read_document(live.verdict.file)["quality"]
     assert quality is not None
+    assert quality["deployments"] == [{"window": "2026-09-10", "text": "version 7"}]
     first, *others = quality["trends"]
     assert (first["slice"], first["state"]) == ("payment_type=Cash", "alert")
+    assert len(first["points"]) == STEADY + SINKING
     assert first["slope_per_week"] == pytest.approx(-POINTS_A_WEEK, abs=0.002)
     assert {each["state"] for each in others} == {"ok"}
 
