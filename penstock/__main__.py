@@ -14,6 +14,7 @@ import typer
 
 from penstock.commands.drifting import backtest, drift
 from penstock.commands.evaluating import evaluate
+from penstock.commands.exporting import export, notify, rules
 from penstock.commands.history import artifacts, diff, logs, runs, show
 from penstock.commands.housekeeping import gc
 from penstock.commands.lineage import impact, lineage
@@ -39,7 +40,8 @@ app = typer.Typer(
 for verb in (
     *(run, plan, evaluate, runs, show, logs, artifacts, lineage, reproduce, impact),
     *(diff, bless, gc, versions, verify, pin, quarantine, retain),
-    *(serve, simulate, rollback, drift, backtest),
+    *(serve, simulate, rollback),
+    *(drift, backtest, export, notify, rules),
 ):
     app.command()(verb)
 app.add_typer(rollout)

@@ -12,17 +12,18 @@ from penstock.components.monitoring.measures import Measure
 from penstock.components.monitoring.profile import ColumnProfile
 
 BINS = 20
-"""Most bars of a distribution in a report."""
+"""Most bins that a column is divided into."""
 
 _LEAST_MOVED = 0.001
 
 
-def distribution(
+def side_by_side(
     reference: ColumnProfile, current: ColumnProfile, bins: int = BINS
 ) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
-    """Return a column side by side: names of bins, and the shares of both in them.
+    """Return a column side by side, in bins that the reference fills alike.
 
-    Numbers are divided at quantiles of the reference, with bins of their own for what
+    To find what moved; `distribution` is for looking at. Numbers are divided at
+    quantiles of the reference, with bins of their own for what
     is below and above all of it; categories are the most frequent ones of the
     reference, then all others, then unseen ones.
     """
@@ -52,7 +53,7 @@ def moved(reference: ColumnProfile, current: ColumnProfile) -> str:
 
     Empty if there are none, or nothing moved by a thousandth.
     """
-    labels, left, right = distribution(reference, current, 12)
+    labels, left, right = side_by_side(reference, current, 12)
     if not labels or not any(right) or not any(left):
         return ""
     names = _most_frequent(current)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ class QualityMonitor(Component):
         seed: Of all that is drawn.
         evaluation: Metrics of the last window, as an Evaluator writes them, and the
             stored windows.
-        verdict: What it comes to, as `quality.json`.
+        verdict: What it comes to, as `quality.json`, and a page.
     """
 
     examples: Examples
@@ -323,6 +324,7 @@ class QualityMonitor(Component):
         self, stored: QualityWindow, said: Said, budget: Budget, reference: Any
     ) -> None:
         from penstock.components.monitoring import document
+        from penstock.components.monitoring.report import render
         from penstock.components.monitoring.windows import iso
 
         state = said.state
@@ -338,8 +340,7 @@ class QualityMonitor(Component):
                 else None,
                 "versions": versions,
                 "window": stored.window.to_json(),  # type: ignore[typeddict-item]
-                # The same rows make the same bytes, whenever they are looked at.
-                "made_at": iso(stored.window.end),
+                "made_at": iso(round(time.time())),
                 "rows": stored.rows,
                 "reference": reference,
                 "state": state,
@@ -360,6 +361,8 @@ class QualityMonitor(Component):
             },
             self.verdict.file,
         )
+        page = render(document.read_document(self.verdict.file))
+        (self.verdict.path / "report.html").write_text(page, encoding="utf-8")
         self.verdict.properties["window"] = stored.window.name
         self.verdict.set_reasons(said.reasons, against=len(said.alerts))
         self.verdict.decide(state)

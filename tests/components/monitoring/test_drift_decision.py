@@ -17,7 +17,7 @@ from penstock.components.monitoring.decision import (
     column_level,
     decide,
 )
-from penstock.components.monitoring.explanation import distribution, percent
+from penstock.components.monitoring.explanation import percent, side_by_side
 from penstock.components.monitoring.grid import ColumnGrid
 from penstock.components.monitoring.measures import (
     DRIFT_TYPES,
@@ -412,13 +412,13 @@ def test_rows_of_several_versions_are_noted() -> None:
 
 def test_a_distribution_lies_side_by_side() -> None:
     of = reference().profile
-    names, left, right = distribution(of["payment"], window(1, new=0.02)["payment"])
+    names, left, right = side_by_side(of["payment"], window(1, new=0.02)["payment"])
     assert names[0] == "Cash" and names[-1] == "unseen before"
     assert sum(left) == pytest.approx(1) and sum(right) == pytest.approx(1)
-    names, left, right = distribution(of["score"], window(1, score=0.5)["score"])
+    names, left, right = side_by_side(of["score"], window(1, score=0.5)["score"])
     assert len(names) <= 20 and names[-1].startswith("above ")
     assert left[-1] == 0 and right[-1] > 0.05
-    names, left, _ = distribution(of["label"], window(1)["label"])
+    names, left, _ = side_by_side(of["label"], window(1)["label"])
     assert names == ("0", "1")
     assert left[1] == pytest.approx(0.3, abs=0.02)
     assert (percent(0.5), percent(0.005), percent(0.0)) == ("50.0 %", "0.50 %", "0.0 %")

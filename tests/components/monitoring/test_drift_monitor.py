@@ -53,9 +53,9 @@ class After(Component):
 
 @pytest.fixture(autouse=True)
 def short_replays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let thresholds rest on a twentieth of the replayed windows."""
+    """Let thresholds rest on few replayed windows."""
     usual = Replay.__init__.__kwdefaults__
-    assert usual is not None and usual["column_windows"] >= 500_000
+    assert usual is not None and "column_windows" in usual
     monkeypatch.setitem(usual, "column_windows", 35_000)
 
 
