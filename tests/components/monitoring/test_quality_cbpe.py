@@ -100,18 +100,21 @@ def test_under_concept_drift_labels_say_that_the_assumption_is_violated() -> Non
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("metric", ["auc", "accuracy", "f1", "log_loss"])
-def test_of_500_replays_under_covariate_shift(metric: str) -> None:
-    found = Replays.of(Traffic(shift=0.5), 500, metric=metric, replicates=500)
+@pytest.mark.parametrize(
+    ("metric", "count", "margin"), [("auc", 500, 0.02), ("f1", 200, 0.03)]
+)
+def test_of_500_replays_under_covariate_shift(
+    metric: str, count: int, margin: float
+) -> None:
+    found = Replays.of(Traffic(shift=0.5), count, metric=metric, replicates=500)
     coverage, alarms = found.covered.mean(), found.violated.mean()
     print(
         f"{metric}: median error {np.median(np.abs(found.errors)):.4f}, coverage "
         f"{coverage:.3f}, violated {alarms:.3f}"
     )
-    if metric != "log_loss":
-        assert np.median(np.abs(found.errors)) < 0.01
-    assert 0.93 <= coverage <= 0.97
-    assert alarms <= 0.01 + 3 * math.sqrt(0.01 * 0.99 / 500)
+    assert np.median(np.abs(found.errors)) < 0.01
+    assert 0.95 - margin <= coverage <= 0.95 + margin
+    assert alarms <= 0.01 + 3 * math.sqrt(0.01 * 0.99 / count)
 
 
 @pytest.mark.long
@@ -123,15 +126,15 @@ def test_of_500_replays_under_covariate_shift(metric: str) -> None:
         (Traffic(0.5, 0.3), 0.9),
     ],
 )
-def test_of_500_replays_under_concept_drift(traffic: Traffic, least: float) -> None:
-    found = Replays.of(traffic, 500)
+def test_of_200_replays_under_concept_drift(traffic: Traffic, least: float) -> None:
+    found = Replays.of(traffic, 200)
     print(f"{traffic}: violated {found.violated.mean():.3f}")
     assert found.violated.mean() >= least
 
 
 @pytest.mark.long
 def test_a_small_reference_is_no_reason_for_false_alarms() -> None:
-    found = Replays.of(Traffic(shift=0.8), 500, reference_rows=5_000, rows=20_000)
+    found = Replays.of(Traffic(shift=0.8), 300, reference_rows=5_000, rows=20_000)
     print(f"coverage {found.covered.mean():.3f}, violated {found.violated.mean():.3f}")
     assert found.violated.mean() <= 0.03
 
