@@ -56,7 +56,8 @@ class Sent(list[Any]):
                 answers = {n for name in names for n in self._double.available(name)}
                 if policy != self.pinned and not policy <= answers:
                     self.wrong.append(f"bare name on {policy}, {answers} available")
-                self.pinned = policy
+                if self._double.refusal is None:  # what is refused does not hold
+                    self.pinned = policy
         super().append(config)
 
 
