@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -413,31 +409,17 @@ def _load_again(ledger: Ledger, seconds: float = 300.0) -> None:
 # --- controlling
 
 
-@contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """Give what Ctrl-C and SIGTERM set, so that the step at hand can end first."""
-    stop = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _control(serving_dir: Path, state: State, *, as_json: bool) -> None:
     """Control a rollout until it is over, and exit with the code of how it ended."""
     from penstock.components.serving.ledger import Ledger
     from penstock.components.serving.rollout.controller import Controller
     from penstock.components.serving.rollout.servers import server_of
     from penstock.components.serving.shelf import quarantine
+    from penstock.components.serving.signals import stopped_by_signals
 
     console = new_console(stderr=as_json)
     with (
-        _stopped_by_signals() as stop,
+        stopped_by_signals() as stop,
         Ledger(serving_dir) as ledger,
         server_of(ledger).target(serving_dir) as target,
     ):

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from penstock.components.serving.model_server.options import parse_flags, usage
+from penstock.components.serving.model_server.options import (
+    Options,
+    parse_flags,
+    usage,
+)
+from penstock.components.serving.signals import stopped_by_signals
 from penstock.schemas.errors import ServingError
+
+if TYPE_CHECKING:
+    from penstock.components.serving.model_server.server import ModelServer
 
 _SIGNAL_SECONDS = 0.05
 
@@ -41,14 +49,17 @@ def main(arguments: Sequence[str]) -> int:
     from penstock.components.serving.model_server.server import ModelServer
 
     sys.setswitchinterval(_SWITCH_SECONDS)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        server = ModelServer(options, own_process=True)
-    except ServingError as error:
-        print(f"Failed to start server. {error}", file=sys.stderr)
-        return 1
+    with stopped_by_signals() as stop:
+        try:
+            server = ModelServer(options, own_process=True)
+        except ServingError as error:
+            print(f"Failed to start server. {error}", file=sys.stderr)
+            return 1
+        return _serve(server, options, stop)
+
+
+def _serve(server: ModelServer, options: Options, stop: threading.Event) -> int:
+    """Load and answer until it is stopped; return the exit code."""
     if options.exit_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     failed: list[ServingError] = []
