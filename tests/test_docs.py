@@ -58,6 +58,7 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
     assert guides == {
         "alerts.md",
         "blessing.md",
+        "drift.md",
         "environment.md",
         "evaluation.md",
         "housekeeping.md",
@@ -69,6 +70,7 @@ def test_every_guide_has_an_example_that_a_test_runs() -> None:
         "models.md",
         "monitoring-report.md",
         "profiles.md",
+        "quality-over-time.md",
         "resolvers.md",
         "retraining.md",
         "rollout-statistics.md",
@@ -157,6 +159,18 @@ def test_the_guide_to_monitoring_reports_prints_what_it_says(tmp_path: Path) -> 
 
 def test_the_guide_to_inference_logs_prints_what_it_says(tmp_path: Path) -> None:
     guide = DOCS / "inference-logs.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_drift_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "drift.md"
+    (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
+    assert run_blocks(tmp_path, guide) == said
+
+
+def test_the_guide_to_quality_prints_what_it_says(tmp_path: Path) -> None:
+    guide = DOCS / "quality-over-time.md"
     (said,) = re.findall(r"^```text\n(.*?)^```$", guide.read_text("utf-8"), re.M | re.S)
     assert run_blocks(tmp_path, guide) == said
 
