@@ -19,6 +19,7 @@ its false alarms. docs/quality-over-time.md has figures.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -68,7 +69,7 @@ class Detector(Protocol):
         """Go on from a state."""
 
 
-class _Sequential:
+class _Sequential(abc.ABC):
     """What looks at values between two drifts at once.
 
     Derived classes say in `_segment` what they see up to the first drift, and remember
@@ -113,9 +114,9 @@ class _Sequential:
             tuple(warnings), tuple(drifts), "drift" if drifts else self._level
         )
 
+    @abc.abstractmethod
     def _segment(self, values: Array) -> tuple[Array, int | None]:
         """Return where it warns, and the first drift, after which nothing counts."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """Return what is remembered, as JSON has it."""
