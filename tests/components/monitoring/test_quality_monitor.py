@@ -416,18 +416,18 @@ def test_it_is_an_ordinary_component_of_a_pipeline(tmp_path: Path) -> None:
     assert names == ["2026-09-07", "2026-09-08"]
 
 
-def test_it_keeps_the_contract(tmp_path: Path) -> None:
-    from penstock.components import contract
-
-    contract.check_component(
-        monitor(
-            a_day(tmp_path / "logs", labeled=0.9),
-            reference=_reference(tmp_path / "reference"),
-            thresholds=("auc >= 0.5",),
-            model="taxi",
-        ),
-        tmp_path / "contract",
+def test_twice_the_same_differs_by_when_it_was_made_only(tmp_path: Path) -> None:
+    component = monitor(
+        a_day(tmp_path / "logs", labeled=0.9),
+        reference=_reference(tmp_path / "reference"),
+        thresholds=("auc >= 0.5",),
+        model="taxi",
     )
+    documents = []
+    for name in ("one", "two"):
+        live = run(component, tmp_path / name)
+        documents.append({**read_document(live.verdict.file), "made_at": ""})
+    assert documents[0] == documents[1]
 
 
 # What is refused ---------------------------------------------------------------------
