@@ -24,6 +24,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 import sys
 import types
 import uuid
@@ -215,6 +216,12 @@ def _users_modules() -> Iterator[str]:
             and os.path.exists(path)
         ):
             yield name
+
+
+@lru_cache(maxsize=4096)
+def _words(source: bytes) -> frozenset[str]:
+    """Return all that may be a name in a module, or a part of one."""
+    return frozenset(re.findall(r"\w+", source.decode("utf-8", "replace")))
 
 
 @lru_cache(maxsize=4096)
@@ -488,7 +495,8 @@ class _Modules:
         self._reader = reader
         self._parsed: dict[str, tuple[Module, SourceFile] | None] = {}
         self._found: dict[tuple[str, Reference], tuple[_Target, ...]] = {}
-        self._finding: set[tuple[str, Reference]] = set()
+        self._finding: dict[tuple[str, Reference], int] = {}
+        self._outermost = 0
         self._acting: dict[_Target, bool] = {}
         self._asked: set[_Target] = set()
         self._by_import: dict[str, tuple[str, ...]] = {}
@@ -556,12 +564,15 @@ class _Modules:
         if key in self._found:
             return self._found[key]
         if key in self._finding:  # modules that import one another
+            self._outermost = min(self._outermost, self._finding[key])
             return ()
-        self._finding.add(key)
+        depth = self._finding[key] = len(self._finding)
+        outermost, self._outermost = self._outermost, depth
         found = tuple(dict.fromkeys(self._find(module, reference)))
-        self._finding.discard(key)
-        if not self._finding:
+        del self._finding[key]
+        if self._outermost >= depth:  # it left out nothing that is asked further out
             self._found[key] = found
+        self._outermost = min(outermost, self._outermost)
         return found
 
     def _find(self, module: str, reference: Reference) -> Iterator[_Target]:
@@ -873,12 +884,12 @@ class _Walk:
         Nothing that is reached imports them: what builds the pipeline does.
         """
         reached = {module for module, _ in self._symbols if not _is_ours(module)}
-        words = {part.encode() for each in reached for part in each.split(".")}
+        words = {part for each in reached for part in each.split(".")}
         found = [
             name
             for name, path, source in self._loaded
             if name not in self._imported
-            and any(word in source for word in words)
+            and not words.isdisjoint(_words(source))
             and self._modules.has(name, path)
             and self._meddles(name, reached)
         ]

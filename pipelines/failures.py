@@ -7,7 +7,7 @@ import os
 import re
 import sysconfig
 import traceback
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -17,7 +17,9 @@ from penstock.schemas.errors import PenstockError
 _OURS = os.path.abspath(Path(__file__).parents[1]) + os.sep
 
 
-@lru_cache(maxsize=4096)
+# Without a bound: all modules are asked one after the other, over and over, and of more
+# than a bounded cache holds it would know none.
+@cache
 def is_installed(path: str) -> bool:
     """Return whether a file is Python's own or an installed library's."""
     real = os.path.realpath(path)
