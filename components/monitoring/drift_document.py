@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 
+from penstock.components.monitoring.classifier import MultivariateDrift
 from penstock.components.monitoring.decision import DriftDecision, Thresholds
 from penstock.components.monitoring.distribution import distribution
 from penstock.components.monitoring.document import (
@@ -19,7 +21,24 @@ from penstock.components.monitoring.document import (
 from penstock.components.monitoring.measures import ColumnEvidence, WindowEvidence
 from penstock.components.monitoring.profile import Profile
 from penstock.components.monitoring.reference import Reference
+from penstock.components.monitoring.skew import Skew
 from penstock.components.monitoring.windows import Window, iso
+
+
+@dataclasses.dataclass(frozen=True)
+class RowFindings:
+    """What the rows of a window say, beside their profile.
+
+    Attributes:
+        skew: Its rows against those of training with the same ids.
+        tolerated: Share of rows whose value in a column may differ from that of
+            training.
+        together: All columns at once against those of the reference.
+    """
+
+    skew: Skew | None = None
+    tolerated: float = 0.0
+    together: MultivariateDrift | None = None
 
 
 def drift_document(
@@ -29,6 +48,7 @@ def drift_document(
     decision: DriftDecision,
     thresholds: Thresholds,
     importances: Mapping[str, float],
+    rows: RowFindings,
 ) -> Document:
     """Return the document of a window that was compared and decided about.
 
@@ -39,6 +59,8 @@ def drift_document(
         decision: What it came to.
         thresholds: By which it was decided.
         importances: Of columns to the model, where they are known.
+        rows: What its rows say. Skew is an alert, for values differ by no chance; what
+            only a classifier sees is to be watched, for it has no share of the budget.
     """
     drifted = {each.column: each for each in (*decision.alerts, *decision.watch)}
     states: dict[str, State] = {each.column: "watch" for each in decision.watch}
@@ -63,14 +85,26 @@ def drift_document(
     # Those that alert first, in the order of their ranks, as they are read.
     order = {"alert": 0, "watch": 1}
     columns.sort(key=lambda each: (order.get(each["state"], 2), each["rank"] or 0))
+    state, reasons = decision.state, list(decision.reasons)
+    skew = rows.skew and rows.skew.document(rows.tolerated)
+    together = rows.together and rows.together.document()
+    if state != "insufficient_data":
+        if together and together["state"] == "alert":
+            reasons.append(together["sentence"])
+            state = "watch" if state == "ok" else state
+        if skew and skew["state"] == "alert":
+            reasons.insert(0, skew["sentence"])
+            state = "alert"
     return {
         **blank(profile.model, _version(profile), profile.window, profile.rows),
         "versions": dict(profile.versions),
         "reference": reference_of(reference),
-        "state": decision.state,
-        "reasons": list(decision.reasons),
+        "state": state,
+        "reasons": reasons,
         "budget": _budget(thresholds),
         "columns": columns,
+        "skew": skew,  # type: ignore[typeddict-item]
+        "multivariate": together,  # type: ignore[typeddict-item]
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import itertools
 import shutil
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from penstock.components.monitoring.classifier import MultivariateDrift
+    from penstock.components.monitoring.drift_document import RowFindings
     from penstock.components.monitoring.observation import Observation
     from penstock.components.monitoring.profile import Profile
     from penstock.components.monitoring.reference import Reference
+    from penstock.components.monitoring.skew import Skew
     from penstock.components.monitoring.watched import Look, Watched
     from penstock.components.monitoring.windows import Window
 
     Floats: TypeAlias = npt.NDArray[np.float64]
 
 _EPOCH = datetime.date(1970, 1, 1)
+_MOST_ROWS = 2_000  # of each side, that a classifier is asked about
 
 
 class DriftMonitor(Component):
@@ -80,6 +85,12 @@ class DriftMonitor(Component):
         min_rows: Below them a window decides nothing.
         effects: Least effects that may raise an alert, by drift type.
         importances: Of columns to the model, in any unit; for the ranking.
+        id: Column of the ids of rows, in `examples` and in `reference`: values of the
+            last window are laid beside those that rows of the same id had in training.
+        skew_tolerated: Share of rows whose value in a column may differ from that of
+            training; more, beyond chance, is an alert.
+        together: Whether to ask a classifier, too, whether it can tell rows of the last
+            window from those of the reference. If so, the window is to be watched.
         observe_rows: Without a reference, how many rows make one.
         observe_windows: Without a reference, how many windows make one.
         verdict: What the last window came to.
@@ -108,6 +119,9 @@ class DriftMonitor(Component):
     min_rows: int = 500
     effects: Mapping[str, float] | None = None
     importances: Mapping[str, float] | None = None
+    id: str = ""
+    skew_tolerated: float = 0.01
+    together: bool = False
     observe_rows: int = 5_000
     observe_windows: int = 7
     verdict: DriftVerdict = output()
@@ -131,6 +145,17 @@ class DriftMonitor(Component):
             raise PipelineError(
                 f"{self.name}.season is '{self.season}', which takes the times of "
                 "rows. Name their column as time."
+            )
+        if not 0 <= self.skew_tolerated < 1:
+            raise PipelineError(
+                f"{self.name}.skew_tolerated is {self.skew_tolerated}, and is a share "
+                "of rows. Pass a number from 0 to below 1."
+            )
+        if self.reference is None and (self.id or self.together):
+            name = "id" if self.id else "together"
+            raise PipelineError(
+                f"{self.name}.{name} is {getattr(self, name)!r}, which takes rows of "
+                "the reference, and there is none. Wire one, or leave it out."
             )
 
     def why_stale(self) -> str:
@@ -158,6 +183,7 @@ class DriftMonitor(Component):
         Raises:
             DataError: If rows, windows or the reference are not as they have to be.
         """
+        from penstock.components.monitoring.remarks import remarks_on
         from penstock.components.monitoring.watched import Policy, Watched
 
         policy = Policy(
@@ -173,12 +199,21 @@ class DriftMonitor(Component):
             if reference is None:
                 self._observe(watched)
                 return
-            last = None
-            for profile in self._profiles(reference):
+            *before, latest = self._profiles(reference)  # no rows are an error before
+            found = self._of_rows(latest.window)
+            for profile in (*before, latest):
                 context.progress(profile.rows)
-                last = watched.look(profile, reference, policy, self.importances)
-                context.logger.info("%s: %s", profile.window.name, last.decision.state)
-            assert last is not None  # without rows there is an error before
+                last = watched.look(
+                    profile,
+                    reference,
+                    policy,
+                    self.importances,
+                    found if profile is latest else None,
+                )
+                name, state = profile.window.name, last.document["state"]
+                context.logger.info("%s: %s", name, state)
+                for remark in remarks_on(profile):
+                    context.logger.warning("%s: %s", name, remark)
             self._conclude(watched, last)
 
     # --- the reference
@@ -190,6 +225,7 @@ class DriftMonitor(Component):
         if made_from == watched.made_from():
             return watched.reference()
         from penstock.components.monitoring.reference import Reference
+        from penstock.components.monitoring.remarks import remarks_on_grid
 
         context.logger.info("Making the reference of %s", self._subject())
         made = Reference.of(
@@ -203,6 +239,8 @@ class DriftMonitor(Component):
             categories=self.categories,
             created=0.0,
         )
+        for remark in remarks_on_grid(made.grid):
+            context.logger.warning("%s", remark)
         watched.use(made, made_from)
         return made
 
@@ -220,6 +258,7 @@ class DriftMonitor(Component):
                 *self.reference_splits,
                 self.version,
                 self.probability,
+                self.id,
             ],
         ]
         return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()
@@ -248,7 +287,7 @@ class DriftMonitor(Component):
             return list(dict.fromkeys(named))
         has = [schema_of(each).names for each in self.reference or ()]
         known = has[0] if has else logged
-        others = {self.time, self.version, self.probability}
+        others = {self.time, self.version, self.probability, self.id}
         return [name for name in known if name not in others]
 
     def _roles(self) -> dict[str, str]:
@@ -360,6 +399,100 @@ class DriftMonitor(Component):
                 rate=rate,
             )
 
+    # --- rows of the last window
+
+    def _of_rows(self, window: Window) -> RowFindings:
+        """Return what the rows of a window say beside those of training."""
+        from penstock.components.monitoring.drift_document import RowFindings
+
+        if not (self.id or self.together):
+            return RowFindings()
+        rows = self._rows_of(window)
+        return RowFindings(
+            skew=self._skew(rows) if self.id else None,
+            tolerated=self.skew_tolerated,
+            together=self._together(rows) if self.together else None,
+        )
+
+    def _rows_of(self, window: Window) -> pa.Table:
+        import pyarrow as pa
+
+        from penstock.components.monitoring.profiling import by_window
+
+        batches = self._fair_rows(self._rate())
+        if not self.time:
+            return pa.Table.from_batches(list(batches))
+        first = round(window.start / self._seconds)
+        return pa.Table.from_batches(
+            [
+                rows
+                for batch in batches
+                for number, rows in by_window(batch, self.time, self._seconds)
+                if number == first
+            ]
+        )
+
+    def _skew(self, rows: pa.Table) -> Skew:
+        """Compare rows with those of training that have the same ids."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from penstock.components.monitoring.skew import compare_rows
+
+        self._check_id("logged", rows.schema.names, self.examples.uri)
+        ids = rows.column(self.id)
+        alike, many = [], 0
+        for batch in self._reference_rows():
+            self._check_id("trained on", batch.schema.names, self._subject())
+            many += batch.num_rows
+            own = batch.column(batch.schema.get_field_index(self.id))
+            among = pc.is_in(own, value_set=ids.cast(own.type).combine_chunks())
+            alike.append(batch.filter(among))
+        training = pa.Table.from_batches(alike)
+        names = [
+            each
+            for each in self._watched_columns()
+            if each in rows.schema.names and each in training.schema.names
+        ]
+        found = compare_rows(training, rows, id=self.id, columns=names)
+        return dataclasses.replace(found, only_training=many - found.joined)
+
+    def _check_id(self, which: str, names: list[str], where: str) -> None:
+        if self.id not in names:
+            raise DataError(
+                f"{self.name}.id is '{self.id}', and the rows {which} have no such "
+                f"column ('{where}' has {quoted(names)}).{did_you_mean(self.id, names)}"
+            )
+
+    def _together(self, rows: pa.Table) -> MultivariateDrift:
+        """Ask a classifier to tell rows from some of the reference, drawn at random."""
+        import numpy as np
+        import pyarrow as pa
+
+        from penstock.components.monitoring.classifier import domain_classifier
+
+        # Of rows that each have a random number those with the smallest stay. The seed
+        # is one that no data are generated from, as they often are from 0.
+        random = np.random.default_rng([5, 2026, 12])
+        numbers, kept = np.empty(0), list[pa.RecordBatch]()
+        for batch in self._reference_rows():
+            numbers = np.concatenate([numbers, random.random(batch.num_rows)])
+            stay = np.sort(np.argsort(numbers)[:_MOST_ROWS])
+            table = pa.Table.from_batches([*kept, batch]).take(pa.array(stay))
+            numbers, kept = numbers[stay], table.combine_chunks().to_batches()
+        names = [
+            each
+            for each in self._watched_columns()
+            if each in rows.schema.names and each not in self.labels
+        ]
+        return domain_classifier(
+            pa.Table.from_batches(kept),
+            rows,
+            columns=names,
+            importances=self.importances,
+            most_rows=_MOST_ROWS,
+        )
+
     # --- without a reference
 
     def _observe(self, watched: Watched) -> None:
@@ -415,14 +548,14 @@ class DriftMonitor(Component):
     def _conclude(self, watched: Watched, look: Look) -> None:
         for each in look.folder.iterdir():
             shutil.copy2(each, self.verdict.path / each.name)
-        decision = look.decision
+        decision, document = look.decision, look.document
         self.verdict.properties.update(
             kept=str(look.folder.relative_to(watched.place)),
             before=watched.names_before(decision.window.name),
             reference=decision.reference_id,
             columns=[each.column for each in decision.alerts],
         )
-        self._decide(decision.state, list(decision.reasons), decision.window.name)
+        self._decide(document["state"], document["reasons"], decision.window.name)
 
     def _write(self, document: object, reasons: list[str], window: str) -> None:
         from penstock.components.monitoring.document import write_document

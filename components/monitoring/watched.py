@@ -27,7 +27,7 @@ from penstock.components.monitoring.decision import (
     decide,
 )
 from penstock.components.monitoring.document import Document, write_document
-from penstock.components.monitoring.drift_document import drift_document
+from penstock.components.monitoring.drift_document import RowFindings, drift_document
 from penstock.components.monitoring.measures import WindowEvidence
 from penstock.components.monitoring.profile import Profile
 from penstock.components.monitoring.profile_files import (
@@ -211,6 +211,7 @@ class Watched:
         reference: Reference,
         policy: Policy,
         importances: Mapping[str, float] | None = None,
+        rows: RowFindings | None = None,
     ) -> Look:
         """Compare a window with its reference, decide, and keep all of it.
 
@@ -221,6 +222,7 @@ class Watched:
             reference: The one that counts.
             policy: What is asked of alerts.
             importances: Of columns to the model, in any unit.
+            rows: What its rows say beside their profile.
 
         Raises:
             DataError: If the window is not of the reference's model or grid, mixes
@@ -236,7 +238,13 @@ class Watched:
         before = self._before(window, reference, thresholds)
         decision = decide([*before, evidence], thresholds, importances)
         document = drift_document(
-            profile, alike, evidence, decision, thresholds, importances or {}
+            profile,
+            alike,
+            evidence,
+            decision,
+            thresholds,
+            importances or {},
+            rows or RowFindings(),
         )
         write_profile(profile, self._made("profiles"))
         folder = self._made("windows", profile_path(Path(), window).stem)

@@ -20,8 +20,9 @@ from penstock.commands.terminal import (
 
 if TYPE_CHECKING:
     from penstock.components.monitoring.logs import LogTable
+    from penstock.components.monitoring.profile import Profile
     from penstock.components.monitoring.reference import Reference
-    from penstock.components.monitoring.watched import Look, Policy, Watched
+    from penstock.components.monitoring.watched import Look, Watched
 
 ModelOption = Annotated[
     str, typer.Option("--model", metavar="NAME", help="Name of the model.")
@@ -163,6 +164,7 @@ def drift(
     from penstock.components.columns.whole import write_whole
     from penstock.components.monitoring.junit import render_junit
     from penstock.components.monitoring.logs import LogFormat, read_log
+    from penstock.components.monitoring.remarks import remarks_on, remarks_on_grid
     from penstock.components.monitoring.watched import Policy, Watched
     from penstock.components.monitoring.windows import DAY, HOUR, Window
 
@@ -186,21 +188,17 @@ def drift(
         noise_kept(Path(scratch), verbose=False),
         watched.alone(),
     ):
-        looks = _looks(
-            watched,
-            found,
-            _reference(watched, reference, split, found, category or []),
-            policy,
-            HOUR if hourly else DAY,
-            importances,
-        )
+        counts = _reference(watched, reference, split, found, category or [])
+        profiles = _profiles(watched, found, counts, HOUR if hourly else DAY)
+        looks = [watched.look(each, counts, policy, importances) for each in profiles]
     last = looks[-1]
     if junit is not None:
         write_whole(junit, render_junit(last.document).encode())
     if as_json:
         print_json([each.document for each in looks])
     else:
-        _print_looks(looks, found.notes)
+        said = remarks_on_grid(counts.grid) if reference is not None else ()
+        _print_looks(looks, (*found.notes, *said, *remarks_on(profiles[-1])))
     raise typer.Exit(_code(last.decision.state))
 
 
@@ -313,33 +311,25 @@ def _splits(data: Path, split: str) -> tuple[str, ...]:
     return (split,) if any(data.glob("Split-*")) else ()
 
 
-def _looks(
-    watched: Watched,
-    log: LogTable,
-    reference: Reference,
-    policy: Policy,
-    seconds: float,
-    importances: dict[str, float],
-) -> list[Look]:
+def _profiles(
+    watched: Watched, log: LogTable, reference: Reference, seconds: float
+) -> list[Profile]:
     from penstock.components.monitoring.logs import TIME, VERSION
     from penstock.components.monitoring.profiling import profile_windows
     from penstock.components.monitoring.sampling import thinned
 
     rows = thinned(log)
-    rate = float(rows.probabilities[0]) if rows.rows else 1.0
-    known = any(rows.versions)
-    profiles = profile_windows(
-        reference.grid,
-        [rows.table],
-        TIME,
-        seconds=seconds,
-        model=watched.model,
-        version_column=VERSION if known else None,
-        rate=rate,
+    return list(
+        profile_windows(
+            reference.grid,
+            [rows.table],
+            TIME,
+            seconds=seconds,
+            model=watched.model,
+            version_column=VERSION if any(rows.versions) else None,
+            rate=float(rows.probabilities[0]) if rows.rows else 1.0,
+        )
     )
-    return [
-        watched.look(profile, reference, policy, importances) for profile in profiles
-    ]
 
 
 def _code(state: str) -> int:

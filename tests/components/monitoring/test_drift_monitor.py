@@ -244,6 +244,21 @@ def test_rows_of_a_sampled_log_are_made_a_fair_sample(
             "DriftMonitor.season is 'weekday', which takes the times of rows. Name "
             "their column as time.",
         ),
+        (
+            {"skew_tolerated": 1.0},
+            "DriftMonitor.skew_tolerated is 1.0, and is a share of rows. Pass a number "
+            "from 0 to below 1.",
+        ),
+        (
+            {"id": "trip"},
+            "DriftMonitor.id is 'trip', which takes rows of the reference, and there "
+            "is none. Wire one, or leave it out.",
+        ),
+        (
+            {"together": True},
+            "DriftMonitor.together is True, which takes rows of the reference, and "
+            "there is none. Wire one, or leave it out.",
+        ),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(
@@ -257,6 +272,122 @@ def test_parameters_that_make_no_sense_are_refused(
             **how,
         )
     assert str(raised.value) == text
+
+
+# Rows, beside profiles -------------------------------------------------------------
+
+
+def logged_and_trained_on(
+    tmp_path: Path, share: float, unknown: bool = False
+) -> tuple[Examples, Examples]:
+    """Return a day, and training with the same rows but for a share of the fares."""
+    day = rows(4_000, 3)
+    fares = day.column("fare").to_numpy().copy()
+    fares[: round(len(fares) * share)] *= 1.01
+    more = rows(16_000, 0, day=9)
+    same = more if unknown else pa.concat_tables([day, more])
+    place = day.schema.get_field_index("fare")
+    return (
+        examples(tmp_path / "day", day.set_column(place, "fare", [fares]), split="all"),
+        examples(tmp_path / "trained", same.drop(["logged_at"])),
+    )
+
+
+def test_values_that_differ_from_those_in_training_are_an_alert(tmp_path: Path) -> None:
+    logged, trained = logged_and_trained_on(tmp_path, 0.05)
+    result = watch(logged, tmp_path, trained, id="trip")
+    verdict = verdict_of(result)
+    assert verdict.answer is Answer.NO
+    assert result["After"].state.value == "skipped"
+    document = read_document(verdict.file)
+    skew = document["skew"]
+    assert document["state"] == "alert"
+    assert skew is not None
+    assert (skew["state"], skew["joined"]) == ("alert", 4_000)
+    first, *others = skew["columns"]
+    assert (first["name"], first["state"], first["different"]) == ("fare", "alert", 200)
+    assert {each["different"] for each in others} == {0}
+    assert document["reasons"][0] == skew["sentence"]
+    assert "fare" in skew["sentence"]
+    # Ids are not watched themselves.
+    assert "trip" not in {each["name"] for each in document["columns"]}
+
+
+def test_skew_of_few_rows_is_tolerated_and_told(tmp_path: Path) -> None:
+    logged, trained = logged_and_trained_on(tmp_path, 0.008)
+    verdict = verdict_of(watch(logged, tmp_path, trained, id="trip"))
+    assert verdict.answer is Answer.YES
+    skew = read_document(verdict.file)["skew"]
+    assert skew is not None
+    assert skew["columns"][0]["different"] == 32
+    stricter = watch(logged, tmp_path, trained, id="trip", skew_tolerated=0.001)
+    assert verdict_of(stricter).answer is Answer.NO
+
+
+def test_rows_that_training_does_not_have_say_nothing_of_skew(tmp_path: Path) -> None:
+    logged, trained = logged_and_trained_on(tmp_path, 0.05, unknown=True)
+    verdict = verdict_of(watch(logged, tmp_path, trained, id="trip"))
+    assert verdict.answer is Answer.YES
+    skew = read_document(verdict.file)["skew"]
+    assert skew is not None
+    assert skew["state"] == "insufficient_data"
+    assert skew["sentence"] == (
+        "None of the 4,000 rows of the log has the id of one of the 16,000 rows of "
+        "training, so no value was compared. Compare rows of the same requests."
+    )
+
+
+def test_columns_that_drift_together_are_watched(
+    trained_on: Examples, tmp_path: Path
+) -> None:
+    day = rows(4_000, 3)
+    miles, fares = (np.sort(day.column(each).to_numpy()) for each in ("miles", "fare"))
+    order = np.random.default_rng(1).permutation(4_000)
+    together = day.set_column(3, "miles", [miles[order]])
+    together = together.set_column(2, "fare", [fares[order]])
+    logged = examples(tmp_path / "day", together, split="all")
+    apart = verdict_of(watch(logged, tmp_path, trained_on))
+    assert read_document(apart.file)["multivariate"] is None
+    verdict = verdict_of(watch(logged, tmp_path, trained_on, together=True))
+    assert verdict.answer is Answer.YES
+    document = read_document(verdict.file)
+    found = document["multivariate"]
+    assert document["state"] == "watch"
+    assert found is not None
+    assert set(found["columns"][:2]) == {"fare", "miles"}
+    assert document["reasons"][-1] == found["sentence"]
+    assert "by how 'fare' and 'miles' go together" in found["sentence"]
+
+
+def test_alike_columns_are_no_news_to_a_classifier(
+    trained_on: Examples, tmp_path: Path
+) -> None:
+    logged = examples(tmp_path / "day", rows(4_000, 1), split="all")
+    verdict = verdict_of(watch(logged, tmp_path, trained_on, together=True))
+    document = read_document(verdict.file)
+    assert document["state"] == "ok"
+    assert document["multivariate"] is not None
+    assert document["multivariate"]["columns"] == []
+
+
+def test_an_id_that_one_side_lacks_is_told(
+    trained_on: Examples, tmp_path: Path
+) -> None:
+    logged = examples(tmp_path / "day", rows(4_000, 1), split="all")
+    with pytest.raises(ComponentFailed) as caught:
+        watch(logged, tmp_path, trained_on, id="trip")
+    assert (
+        "DriftMonitor.id is 'trip', and the rows trained on have no such column"
+    ) in str(caught.value)
+    with pytest.raises(ComponentFailed) as caught:
+        watch(logged, tmp_path, trained_on, id="trup")
+    assert (
+        "DriftMonitor.id is 'trup', and the rows logged have no such column"
+    ) in str(caught.value)
+    assert "Did you mean 'trip'?" in str(caught.value)
+
+
+# Names and verbs ---------------------------------------------------------------------
 
 
 def test_the_name_of_a_model_is_the_name_of_a_folder(tmp_path: Path) -> None:
@@ -355,3 +486,25 @@ def test_mixed_versions_of_the_model_are_refused(
     one = penstock(*asked, *columns, reference, "--version=7", "--json")
     assert one.code == 0, one.err
     assert json.dumps(one.json[0]["versions"]) == '{"7": 1500}'
+
+
+def test_what_numbers_leave_out_is_told(tmp_path: Path, penstock: Call) -> None:
+    trained = rows(2_000, 0).drop(["trip", "logged_at"])
+    trained = trained.append_column("vendor", [["one"] * 2_000])
+    day = rows(2_000, 1)
+    fares = day.column("fare").to_numpy().copy()
+    fares[:3] = np.inf
+    day = day.set_column(2, "fare", [fares]).append_column("vendor", [["one"] * 2_000])
+    log = tmp_path / "day.parquet"
+    pq.write_table(day, log)
+    asked = ("drift", log, "--model=taxi", f"--dir={tmp_path / 'kept'}", "--id=trip")
+    reference = examples(tmp_path / "trained", trained)
+    said = penstock(*asked, "--time=logged_at", f"--reference={reference.uri}")
+    of_window = "Column 'fare' has 3 infinite values of 2000."
+    of_reference = "Column 'vendor' is 'one' in the whole reference:"
+    assert of_window in said.out
+    assert of_reference in said.out
+    # The reference is as it was: what is to be known of it was told.
+    again = penstock(*asked, "--time=logged_at")
+    assert of_window in again.out
+    assert of_reference not in again.out
