@@ -85,6 +85,8 @@ def alertmanager_configuration(options: AlertmanagerOptions) -> dict[str, Any]:
                 "group_by": ["model_name"],
                 # A run is not waited for by anybody; duplicates start none.
                 "group_wait": "0s",
+                # What came within a cool-down is decided anew when it is told again.
+                "repeat_interval": duration(min(options.repeat_seconds, 3600)),
                 "continue": True,
             }
         )

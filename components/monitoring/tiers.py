@@ -236,10 +236,7 @@ def plan(
     """
     tiers.check()
     retention.check()
-    if not tiers.raw.is_dir():
-        raise DataError(
-            f"There is no folder of raw logs '{tiers.raw}'. Check the path."
-        )
+    check_raw(tiers.raw)
     looking = _Looking(tiers, retention, now, holds(tiers.raw))
     deletions: list[Deletion] = []
     kept: list[Kept] = []
@@ -256,6 +253,50 @@ def plan(
         else:
             kept.append(found)
     return RetentionPlan(now, retention, tuple(deletions), tuple(kept), young)
+
+
+def check_raw(raw: Path) -> None:
+    """Check that there is a folder of raw logs.
+
+    Raises:
+        DataError: There is none.
+    """
+    if not raw.is_dir():
+        raise DataError(f"There is no folder of raw logs '{raw}'. Check the path.")
+
+
+def unsampled(
+    tiers: Tiers, retention: Retention = Retention(), *, now: float
+) -> tuple[Window, ...]:
+    """Return the windows that are over, have rows in raw logs, and have no sample.
+
+    Those of which raw logs were deleted are not among them: what is left of such a
+    window is not all of it.
+
+    Args:
+        tiers: The folders.
+        retention: Says how long windows are.
+        now: The time, in seconds since 1970.
+
+    Raises:
+        DataError: As `plan`, or nobody knows what times a raw log has.
+    """
+    tiers.check()
+    retention.check()
+    check_raw(tiers.raw)
+    looking = _Looking(tiers, retention, now, ())
+    windows = {
+        window
+        for path in _logs(tiers.raw)
+        for window in looking.windows("raw", path)
+        if window.end <= now
+    }
+    known = gone(tiers.raw)
+    return tuple(
+        window
+        for window in sorted(windows)
+        if window not in known and not sample_path(tiers.sample, window).exists()
+    )
 
 
 def apply(tiers: Tiers, planned: RetentionPlan) -> Applied:
@@ -385,7 +426,7 @@ class _Looking:
         if state.st_mtime > until and tier == "raw":
             return None
         try:
-            windows = self._windows(tier, path) if known is None else known
+            windows = self.windows(tier, path) if known is None else known
         except DataError as error:
             return Kept(tier, relative, f"Nobody knows what it holds: {error}")
         if any(window.end > until for window in windows):
@@ -399,7 +440,8 @@ class _Looking:
                 return Kept(tier, relative, lacks)
         return Deletion(tier, relative, windows, state.st_size, state.st_mtime_ns)
 
-    def _windows(self, tier: Tier, path: Path) -> tuple[Window, ...]:
+    def windows(self, tier: Tier, path: Path) -> tuple[Window, ...]:
+        """Return the windows that a file has rows of, or may have."""
         if tier == "sample":
             return (window_of_sample(path),)
         times = file_times(path, self._tiers.format)

@@ -68,6 +68,23 @@ def test_amtool_takes_the_configuration(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("repeat_seconds", "people", "retraining"),
+    [(86_400, "1d", "1h"), (600, "10m", "10m")],
+)
+def test_a_training_run_is_asked_for_again_before_people_are(
+    repeat_seconds: int, people: str, retraining: str, tmp_path: Path
+) -> None:
+    options = everything(tmp_path)
+    route = alertmanager_configuration(
+        AlertmanagerOptions(**options, repeat_seconds=repeat_seconds)
+    )["route"]
+    assert route["repeat_interval"] == people
+    first, *others = route["routes"]
+    assert (first["receiver"], first["repeat_interval"]) == ("retraining", retraining)
+    assert others == [{"receiver": "people"}]
+
+
 @pytest.mark.prometheus
 @pytest.mark.parametrize(
     ("labels", "receivers"),
