@@ -35,6 +35,7 @@ from penstock.components.monitoring.budget import MONTH, thresholds_of
 from penstock.components.monitoring.decision import Thresholds, column_level
 
 Array = npt.NDArray[Any]
+Drawn = tuple[tuple[Array, int], tuple[Array, Array]]
 
 REFERENCE = 20_000
 SIZES = (200, 1_000, 5_000, 100_000)
@@ -74,6 +75,9 @@ def main(options: list[str]) -> dict[str, Any]:
     parser.add_argument("--sizes", type=int, nargs="*", default=list(SIZES))
     parser.add_argument("--places", type=int, default=512, help="of continuous columns")
     parser.add_argument("--columns", type=int, default=COLUMNS)
+    parser.add_argument(
+        "--slices", type=int, default=0, help="compare within as many slices, too"
+    )
     parser.add_argument("--state", type=Path, help="a file to go on from and add to")
     chosen = parser.parse_args(options)
     years = YEARS if chosen.full else chosen.years
@@ -84,14 +88,14 @@ def main(options: list[str]) -> dict[str, Any]:
         cell = done.setdefault(key, {"years": {}})
         if "thresholds" not in cell:
             begun = time.process_time()
-            cell["thresholds"] = calibrated(columns, rows).to_json()
+            cell["thresholds"] = calibrated(columns, rows, chosen.slices).to_json()
             cell["calibrate_s"] = round(time.process_time() - begun, 1)
         limits = Thresholds.from_json(cell["thresholds"])
         for year in range(years):
             if str(year) in cell["years"]:
                 continue
             begun = time.process_time()
-            found = model_year(columns, rows, limits, year)
+            found = model_year(columns, rows, limits, year, chosen.slices)
             found["seconds"] = round(time.process_time() - begun, 2)
             cell["years"][str(year)] = found
             _write(chosen.state, done)
@@ -139,10 +143,11 @@ def model(columns: int = COLUMNS, places: int = 512) -> list[Truth]:
     return found
 
 
-def calibrated(columns: list[Truth], rows: int) -> Thresholds:
+def calibrated(columns: list[Truth], rows: int, slices: int = 0) -> Thresholds:
     """Return the thresholds for windows of a size, from one reference drawn anew."""
     rng = np.random.default_rng([7, rows])
-    return thresholds_of([law(each, rng) for each in columns], REFERENCE, rows)
+    laws_of = [law(each, rng) for each in columns]
+    return thresholds_of(laws_of, REFERENCE, rows, sliced=slices > 0)
 
 
 def law(truth: Truth, rng: np.random.Generator) -> laws.ColumnLaw:
@@ -160,9 +165,13 @@ def law(truth: Truth, rng: np.random.Generator) -> laws.ColumnLaw:
 
 
 def model_year(
-    columns: list[Truth], rows: int, limits: Thresholds, year: int
+    columns: list[Truth], rows: int, limits: Thresholds, year: int, slices: int = 0
 ) -> dict[str, Any]:
-    """Return what one model-year comes to."""
+    """Return what one model-year comes to.
+
+    Rows are split over slices by shares of 1, 1/2, 1/3 ...: those with fewer than the
+    minimum of rows on any side are not compared.
+    """
     rng = np.random.default_rng([rows, year])
     found: dict[str, Any] = {}
     enough = rows >= limits.min_rows
@@ -172,10 +181,16 @@ def model_year(
     ratio = np.zeros((len(columns), WINDOWS), np.float32)
     alarms = np.zeros((3, _PEER_WINDOWS), bool)
     references = []
+    sizes = _sizes(rows, slices)
+    compared = [s for s, size in enumerate(sizes) if min(size) >= limits.min_rows]
+    in_slices = np.ones((len(compared), len(columns), WINDOWS))
     for i, truth in enumerate(columns):
         windows = WINDOWS if enough else _PEER_WINDOWS
-        reference, current = drawn(truth, rng, rows, windows)
+        parts = [drawn(truth, rng, size, windows, of) for of, size in sizes]
+        reference, current = _together(parts)
         references.append(reference)
+        for at, s in enumerate(compared if slices else ()):
+            in_slices[at, i] = judged(truth, *parts[s], limits, level)[0]
         if enough:
             p[i], ratio[i] = judged(truth, reference, current, limits, level)
         alarms |= _peers(truth, reference[0], current[0][:_PEER_WINDOWS])
@@ -184,6 +199,13 @@ def model_year(
         return found | {"alerts": 0, "windows": WINDOWS, "alerting": 0}
     correlation = rows / (rows + REFERENCE)
     over = procedures.over_windows(p, limits.k, limits.m, correlation, limits.once)
+    if slices:
+        over = procedures.with_slices(
+            over,
+            procedures.over_windows(
+                in_slices, limits.k, limits.m, correlation, limits.once
+            ),
+        )
     alert = procedures.model_p(over, roles) <= limits.level
     found["alerts"] = int((alert[1:] & ~alert[:-1]).sum() + alert[0])
     found["windows"] = WINDOWS
@@ -198,15 +220,38 @@ def model_year(
     return found
 
 
+def _sizes(rows: int, slices: int) -> list[tuple[int, int]]:
+    """Return the rows of slices: of the reference, of a window."""
+    if not slices:
+        return [(REFERENCE, rows)]
+    shares = 1 / np.arange(1, slices + 1)
+    shares /= shares.sum()
+    ends = [(round(REFERENCE * end), round(rows * end)) for end in np.cumsum(shares)]
+    return [
+        (right[0] - left[0], right[1] - left[1])
+        for left, right in zip([(0, 0), *ends], ends, strict=False)
+    ]
+
+
+def _together(parts: list[Drawn]) -> Drawn:
+    """Return what slices come to."""
+    references, currents = zip(*parts, strict=True)
+    return (
+        (sum(each[0] for each in references), sum(each[1] for each in references)),
+        (sum(each[0] for each in currents), sum(each[1] for each in currents)),
+    )
+
+
 def drawn(
     truth: Truth,
     rng: np.random.Generator,
     rows: int,
     windows: int,
-) -> tuple[tuple[Array, int], tuple[Array, Array]]:
+    of: int = REFERENCE,
+) -> Drawn:
     """Draw a reference and windows: counts by place, and rows without a value."""
-    gone = int(rng.binomial(REFERENCE, truth.missing))
-    reference = rng.multinomial(REFERENCE - gone, truth.p)
+    gone = int(rng.binomial(of, truth.missing))
+    reference = rng.multinomial(of - gone, truth.p)
     missing = rng.binomial(rows, truth.missing, size=windows)
     return (reference, gone), (_counted(truth.p, rng, rows - missing), missing)
 
@@ -236,6 +281,7 @@ def judged(
     counts, gone = reference
     values, missing = current
     rows = values.sum(-1) + missing
+    of = float(counts.sum() + gone)
     if truth.kind == "numeric":
         tests = column_tests.numeric_tests(counts, values, zero_place=truth.zero)
     else:
@@ -249,7 +295,7 @@ def judged(
                 missing.astype(float),
                 rows.astype(float),
                 np.asarray(float(gone)),
-                np.asarray(float(REFERENCE)),
+                np.asarray(of),
             )
         }
     )

@@ -113,6 +113,8 @@ def calibrate(
     _check(rows_per_window, budget, windows_per_month, k, m, once, effects, groups)
     columns = reference.profile.columns
     laws_of = {name: laws.law_of(column) for name, column in columns.items()}
+    wanted = {**column_tests.EFFECTS, **(effects or {})}
+    gates = _gates(wanted, sliced=bool(reference.profile.slices))
     found, replay = _calibrated(
         list(laws_of.values()),
         reference.profile.rows,
@@ -121,7 +123,7 @@ def calibrate(
             k=k,
             m=m,
             min_rows=min_rows,
-            effects={**column_tests.EFFECTS, **(effects or {})},
+            effects=wanted,
             once=once,
             groups=procedures.default_shares(groups),
             budget=budget,
@@ -131,6 +133,7 @@ def calibrate(
             reference_rows=reference.profile.rows,
             seed=seed,
         ),
+        gates,
     )
     needed = math.ceil(3 * windows_per_month / budget) + m
     sentence = (
@@ -142,7 +145,7 @@ def calibrate(
     if short and require_history:
         raise DataError(f"{sentence} Collect them, or raise the budget.")
     if reference.history:
-        found = _with_history(found, replay, laws_of, reference.history, short)
+        found = _with_history(found, replay, laws_of, reference.history, short, gates)
     if short:
         found = dataclasses.replace(
             found,
@@ -160,6 +163,8 @@ def thresholds_of(
     reference_rows: int,
     rows_per_window: int,
     thresholds: Thresholds | None = None,
+    *,
+    sliced: bool = False,
 ) -> Thresholds:
     """Return thresholds for columns of known laws; see `calibrate`.
 
@@ -168,6 +173,7 @@ def thresholds_of(
         reference_rows: Rows of references.
         rows_per_window: Rows of windows.
         thresholds: What is wanted beside the level; the default if None.
+        sliced: Whether columns are compared in slices, too.
     """
     wanted = thresholds or Thresholds(
         level=0.0,
@@ -177,11 +183,25 @@ def thresholds_of(
     wanted = dataclasses.replace(
         wanted, rows_per_window=rows_per_window, reference_rows=reference_rows
     )
-    return _calibrated(columns, reference_rows, wanted)[0]
+    gates = _gates(wanted.effects, sliced=sliced)
+    return _calibrated(columns, reference_rows, wanted, gates)[0]
+
+
+def _gates(effects: Mapping[str, float], *, sliced: bool) -> Mapping[str, float]:
+    """Return the least effects that a replay counts on.
+
+    They make alerts rare, so that it takes a high level. Slices have fewer rows, and
+    chance alone reaches those effects there: their level has to keep the budget without
+    them.
+    """
+    return dict.fromkeys(effects, 0.0) if sliced else effects
 
 
 def _calibrated(
-    columns: Sequence[ColumnLaw], reference_rows: int, wanted: Thresholds
+    columns: Sequence[ColumnLaw],
+    reference_rows: int,
+    wanted: Thresholds,
+    gates: Mapping[str, float],
 ) -> tuple[Thresholds, Replay]:
     replay = Replay(
         columns,
@@ -190,7 +210,7 @@ def _calibrated(
         k=wanted.k,
         m=wanted.m,
         once=wanted.once,
-        effects=wanted.effects,
+        effects=gates,
         groups=wanted.shares,
         seed=wanted.seed,
     )
@@ -218,9 +238,10 @@ def _with_history(
     columns: Mapping[str, ColumnLaw],
     windows: Sequence[Profile],
     short: bool,
+    gates: Mapping[str, float],
 ) -> Thresholds:
     """Return thresholds that the reference's own windows have had a say in."""
-    history = history_of(windows, thresholds.effects)
+    history = history_of(windows, gates)
     roles = {name: law.role for name, law in columns.items()}
     inflation = history.inflation(roles, replay.scores)
     notes = _inflation_notes(inflation)

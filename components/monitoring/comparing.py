@@ -19,6 +19,7 @@ from penstock.components.monitoring.measures import (
     WindowEvidence,
 )
 from penstock.components.monitoring.profile import ColumnProfile, Profile
+from penstock.components.monitoring.slices import is_of
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 LEVEL = 1e-4
@@ -188,7 +189,7 @@ def compare_windows(
                 left.columns[name], right.columns[name], level=level, effects=effects
             )
             for part, (left, right) in (slices or {}).items()
-            if name in left.columns
+            if not is_of(name, part)
         }
         columns[name] = dataclasses.replace(found, slices=parts)
     notes = []
@@ -208,6 +209,24 @@ def compare_windows(
         columns=columns,
         notes=tuple(notes),
     )
+
+
+def shared_slices(
+    reference: Profile, current: Profile, least_rows: int
+) -> dict[str, tuple[Profile, Profile]]:
+    """Return the slices that both have with rows enough, as `compare_windows` takes.
+
+    Args:
+        reference: Profile of the reference.
+        current: Profile of the window.
+        least_rows: Below them a slice decides nothing.
+    """
+    return {
+        name: (each, current.slices[name])
+        for name, each in reference.slices.items()
+        if name in current.slices
+        and min(each.rows, current.slices[name].rows) >= least_rows
+    }
 
 
 def _check(reference: Profile, current: Profile, what: str) -> None:

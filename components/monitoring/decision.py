@@ -220,14 +220,14 @@ class _Judged:
         self.correlation = current.rows / max(current.rows + current.reference_rows, 1)
         self.effects = {**column_tests.EFFECTS, **thresholds.effects}
         self.p = self._matrix(gated=True)
-        self.over = self._over(self.p)
+        self.whole = self._over(self.p)
         self.ungated = self._over(self._matrix(gated=False))
         self.slices = {
             name: self._slices(name)
             for name, each in self.columns.items()
             if each.slices
         }
-        self.over = self._with_slices(self.over)
+        self.over = self._with_slices(self.whole)
         self.model_p = float(
             procedures.model_p(self.over[:, None], self.roles, thresholds.shares)[0]
         )
@@ -268,16 +268,11 @@ class _Judged:
         return found
 
     def _with_slices(self, over: Array) -> Array:
-        """Return p-values of columns that have slices: of the whole and of those.
-
-        Half of a column's level is its own, the other half that of its slices
-        together, by Simes.
-        """
         over = over.copy()
         for i, name in enumerate(self.names):
             if name in self.slices:
-                parts = float(procedures.simes(np.array([*self.slices[name].values()])))
-                over[i] = min(2 * min(over[i], parts), 1.0)
+                parts = np.array([*self.slices[name].values()])
+                over[i] = procedures.with_slices(over[i], parts)
         return over
 
     def found(self, p: Array, level: float) -> list[str]:
@@ -312,17 +307,18 @@ class _Judged:
         # A column can alert when the last window is quiet: then the latest one that
         # is not says what it is about.
         told = seen[-1] if seen else self.windows[-1]
-        clearest = told.columns[name].clearest(level, self.effects)
-        plainest = told.columns[name].plainest(level, self.effects)
+        slices = self._drifted_slices(name)
+        evidence, where = told.columns[name], list[str]()
+        if slices and self.slices[name][slices[0]] < self.whole[i]:
+            # A slice shows it better than all rows do.
+            evidence, where = self.columns[name].slices[slices[0]], slices
+        clearest = evidence.clearest(level, self.effects)
+        plainest = evidence.plainest(level, self.effects)
         ratio = 0.0
         if clearest is not None:
             ratio = clearest.effect / max(self.effects[clearest.drift_type], 1e-6)
         importance = self._importance(name, role)
         score = ratio * (1.0 if importance is None else importance)
-        parts = self.slices.get(name, {})
-        passed = procedures.benjamini_hochberg([*parts.values()], self.thresholds.level)
-        slices = [part for part, yes in zip(parts, passed, strict=True) if yes]
-        slices.sort(key=lambda part: parts[part])
         return DriftedColumn(
             column=name,
             role=role,
@@ -334,8 +330,15 @@ class _Judged:
             score=score,
             windows=tuple(window.window.name for window in seen),
             slices=tuple(slices),
-            explanation=_explanation(told.columns[name], plainest, slices),
+            explanation=_explanation(evidence, plainest, where),
         )
+
+    def _drifted_slices(self, name: str) -> list[str]:
+        """Return the slices in which a column drifted, the clearest first."""
+        parts = self.slices.get(name, {})
+        passed = procedures.benjamini_hochberg([*parts.values()], self.thresholds.level)
+        slices = [part for part, yes in zip(parts, passed, strict=True) if yes]
+        return sorted(slices, key=lambda part: parts[part])
 
     def _column_level(self, role: str) -> float:
         return column_level(

@@ -108,7 +108,10 @@ class SliceOf(TypedDict):
 
 
 class ColumnOf(TypedDict):
-    """What became of one column; `rank` is 1 for the one that changed most."""
+    """What became of one column; `rank` is 1 for the one that changed most.
+
+    `slices` are those in which it changed, the clearest first.
+    """
 
     name: str
     role: Literal["feature", "score", "label", "segment"]

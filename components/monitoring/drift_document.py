@@ -6,8 +6,13 @@ import dataclasses
 import time
 from collections.abc import Mapping
 
+from penstock.components.monitoring import column_tests
 from penstock.components.monitoring.classifier import MultivariateDrift
-from penstock.components.monitoring.decision import DriftDecision, Thresholds
+from penstock.components.monitoring.decision import (
+    DriftDecision,
+    DriftedColumn,
+    Thresholds,
+)
 from penstock.components.monitoring.distribution import distribution
 from penstock.components.monitoring.document import (
     FORMAT,
@@ -16,6 +21,7 @@ from penstock.components.monitoring.document import (
     ColumnOf,
     Document,
     ReferenceOf,
+    SliceOf,
     State,
 )
 from penstock.components.monitoring.measures import ColumnEvidence, WindowEvidence
@@ -80,6 +86,9 @@ def drift_document(
                 rank=found.rank if found and name in states else None,
                 importance=importances.get(name),
                 explanation=found.explanation if found else "",
+                slices=_slices(
+                    each, drifted.get(name), states.get(name, nothing), thresholds
+                ),
             )
         )
     # Those that alert first, in the order of their ranks, as they are read.
@@ -172,10 +181,11 @@ def _column(
     rank: int | None,
     importance: float | None,
     explanation: str,
+    slices: list[SliceOf],
 ) -> ColumnOf:
     name = evidence.name
     grid = reference.grid[name]
-    return {
+    found: ColumnOf = {
         "name": name,
         "role": grid.role,
         "kind": grid.kind,
@@ -188,3 +198,29 @@ def _column(
         "measures": [each.to_json() for each in evidence.measures],  # type: ignore[misc]
         "distribution": distribution(reference.profile[name], profile[name]),
     }
+    if slices:
+        found["slices"] = slices
+    return found
+
+
+def _slices(
+    evidence: ColumnEvidence,
+    found: DriftedColumn | None,
+    state: State,
+    thresholds: Thresholds,
+) -> list[SliceOf]:
+    """Return the slices in which a column drifted, with what is plainest there."""
+    effects = {**column_tests.EFFECTS, **thresholds.effects}
+    told: list[SliceOf] = []
+    for name in found.slices if found else ():
+        part = evidence.slices[name]
+        plainest = part.plainest(thresholds.level, effects)
+        told.append(
+            {
+                "slice": name,
+                "state": state,
+                "p_value": part.p_value,
+                "sentence": plainest.sentence if plainest else "",
+            }
+        )
+    return told

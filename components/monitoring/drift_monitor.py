@@ -76,6 +76,10 @@ class DriftMonitor(Component):
         categories: Columns of numbers that are names, as a postcode.
         splits: The splits of `examples` to read; all if none are named.
         reference_splits: Those of `reference`.
+        slices: Columns or expressions, as 'payment_type' or 'trip_miles > 10': windows
+            are compared within each of their values, too, that 500 rows of the
+            reference and `min_rows` of the window have. Half of a column's share of the
+            budget is then that of its slices.
         season: Windows that are alike: by 'weekday', 'hour' or 'weekday and hour'. The
             reference needs the time column for it.
         alerts_per_month: False alerts per model and month that are borne.
@@ -112,6 +116,7 @@ class DriftMonitor(Component):
     categories: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     reference_splits: tuple[str, ...] = ("train",)
+    slices: tuple[str, ...] = ()
     season: Literal["", "weekday", "hour", "weekday and hour"] = ""
     alerts_per_month: float = 1.0
     k: int = 2
@@ -237,6 +242,7 @@ class DriftMonitor(Component):
             columns=self._watched_columns(),
             roles=self._roles(),  # type: ignore[arg-type]
             categories=self.categories,
+            slices=self.slices,
             created=0.0,
         )
         for remark in remarks_on_grid(made.grid):
@@ -259,6 +265,7 @@ class DriftMonitor(Component):
                 self.version,
                 self.probability,
                 self.id,
+                *self.slices,
             ],
         ]
         return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()
@@ -388,6 +395,7 @@ class DriftMonitor(Component):
                 model=self.model,
                 version_column=self.version or None,
                 rate=rate,
+                slicer=reference.slicer,
             )
         else:
             yield profile_batches(
@@ -397,6 +405,7 @@ class DriftMonitor(Component):
                 model=self.model,
                 version_column=self.version or None,
                 rate=rate,
+                slicer=reference.slicer,
             )
 
     # --- rows of the last window
@@ -508,6 +517,7 @@ class DriftMonitor(Component):
             roles=self._roles(),  # type: ignore[arg-type]
             categories=self.categories,
             season=self.season,
+            slices=self.slices,
         )
         made, window, rows = None, None, 0
         for window, table in self._tables(observation):

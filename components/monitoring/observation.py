@@ -27,6 +27,7 @@ from penstock.components.monitoring.reference import (
     read_reference,
     write_reference,
 )
+from penstock.components.monitoring.slices import Slicer
 from penstock.components.monitoring.values import as_table
 from penstock.components.monitoring.windows import Window
 from penstock.schemas.errors import DataError, did_you_mean, quoted
@@ -55,6 +56,7 @@ class Observation:
         roles: Of the columns that are no features.
         categories: Columns of numbers that are names.
         season: Which windows are alike, as `Reference` has it.
+        slices: By what rows are sliced, as `Reference` has it.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class Observation:
     roles: Mapping[str, Role] | None = None
     categories: Sequence[str] = ()
     season: Season = ""
+    slices: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("least_rows", "least_windows"):
@@ -177,11 +180,25 @@ class Observation:
             categories=self.categories,
             columns=self.columns,
         )
-        history = tuple(
-            profile_table(grid, table, window, model=self.model, version=self.version)
+        slicer = Slicer.of(self.slices, tables) if self.slices else None
+        sliced = tuple(
+            profile_table(
+                grid,
+                table,
+                window,
+                model=self.model,
+                version=self.version,
+                slicer=slicer,
+            )
             for table, window in zip(tables, windows, strict=True)
         )
-        return Reference(merged(history), history, self.season, created)
+        history = tuple(
+            each if self.season else dataclasses.replace(each, slices={})
+            for each in sliced
+        )
+        return Reference(
+            merged(sliced), history, self.season, created, slices=tuple(self.slices)
+        )
 
 
 def _window(path: Path) -> Window:

@@ -26,13 +26,30 @@ def simes(p: Array) -> Array:
     """Return Simes' p-value that none of the p-values on the first axis is a finding.
 
     min over i of c p₍ᵢ₎/i. It is at most a level exactly if the procedure of Benjamini
-    & Hochberg at that level finds something.
+    & Hochberg at that level finds something. NaN is a p-value that is not there.
     """
-    count = len(p)
-    if not count:
+    if not len(p):
         return np.ones(p.shape[1:])
-    ranks = np.arange(1, count + 1).reshape(-1, *[1] * (p.ndim - 1))
-    found: Array = np.minimum((np.sort(p, axis=0) * count / ranks).min(0), 1.0)
+    count = (~np.isnan(p)).sum(0)
+    ranks = np.arange(1, len(p) + 1).reshape(-1, *[1] * (p.ndim - 1))
+    # NaNs are sorted to the end.
+    found: Array = np.fmin.reduce(np.sort(p, axis=0) * count / ranks, initial=1.0)
+    return found
+
+
+def with_slices(own: Array, slices: Array) -> Array:
+    """Return p-values of columns: of all rows, and of those of slices.
+
+    Half of a column's level is its own, the other half that of its slices together, by
+    Simes.
+
+    Args:
+        own: Of all rows.
+        slices: Of each slice, on the first axis; NaN where there is none.
+    """
+    has = ~np.isnan(slices).all(0)
+    both = np.minimum(2 * np.minimum(own, simes(slices)), 1.0)
+    found: Array = np.where(has, both, own)
     return found
 
 

@@ -244,6 +244,8 @@ class Profile:
         grid: The reference grid.
         columns: By name, in the grid's order.
         rate: The share of the traffic that the rows are.
+        slices: Profiles of the rows of slices on the same grid, by name as
+            'payment_type=Cash'. One that is not there has no rows.
     """
 
     window: Window
@@ -253,10 +255,12 @@ class Profile:
     grid: Grid
     columns: Mapping[str, ColumnProfile]
     rate: float = 1.0
+    slices: Mapping[str, Profile] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "versions", dict(sorted(self.versions.items())))
         object.__setattr__(self, "columns", dict(self.columns))
+        object.__setattr__(self, "slices", dict(sorted(self.slices.items())))
         if self.columns.keys() != self.grid.columns.keys():
             raise DataError(
                 f"The profile of window '{self.window.name}' has the columns "
@@ -304,10 +308,20 @@ class Profile:
                 name: column + other.columns[name]
                 for name, column in self.columns.items()
             },
+            slices={
+                **self.slices,
+                **{
+                    name: self.slices[name] + each if name in self.slices else each
+                    for name, each in other.slices.items()
+                },
+            },
         )
 
     def __sub__(self, part: Profile) -> Profile:
-        """Take out a part that was added; the window stays. See `ColumnProfile`."""
+        """Take out a part that was added; the window stays. See `ColumnProfile`.
+
+        What is left has no slices.
+        """
         self._check(part)
         versions = dict(self.versions)
         for version, rows in part.versions.items():
@@ -320,6 +334,7 @@ class Profile:
                 name: column - part.columns[name]
                 for name, column in self.columns.items()
             },
+            slices={},
         )
 
     def _check(self, other: Profile) -> None:

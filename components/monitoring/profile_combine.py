@@ -8,6 +8,7 @@ import pyarrow as pa
 from penstock.components.monitoring.grid import Grid
 from penstock.components.monitoring.profile import Profile
 from penstock.components.monitoring.profiling import Logged, Profiler
+from penstock.components.monitoring.slices import Slicer
 
 
 class ProfileRows(beam.CombineFn):  # type: ignore[misc]
@@ -22,12 +23,15 @@ class ProfileRows(beam.CombineFn):  # type: ignore[misc]
         ).without_defaults()
     """
 
-    def __init__(self, grid: Grid, logged: Logged) -> None:
+    def __init__(
+        self, grid: Grid, logged: Logged, slicer: Slicer | None = None
+    ) -> None:
         self._grid = grid
         self._logged = logged
+        self._slicer = slicer
 
     def create_accumulator(self) -> Profiler:
-        return Profiler(self._grid)
+        return Profiler(self._grid, self._slicer)
 
     def add_input(self, accumulator: Profiler, batch: pa.RecordBatch) -> Profiler:
         accumulator.add(
@@ -38,7 +42,7 @@ class ProfileRows(beam.CombineFn):  # type: ignore[misc]
     def merge_accumulators(self, accumulators: list[Profiler]) -> Profiler:
         total = self.create_accumulator()
         for each in accumulators:
-            total.merge(each)
+            total.merge(each, self._grid)
         return total
 
     def extract_output(self, accumulator: Profiler) -> Profile:

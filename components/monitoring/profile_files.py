@@ -136,21 +136,27 @@ def write_profile(profile: Profile, folder: Path, name: str | None = None) -> Pa
         Its file.
     """
     write_grid(profile.grid, folder)
-    encoded = {name: encoded_column(each) for name, each in profile.columns.items()}
-    blocks = [_compressed(block) for block in encoded.values()]
-    header = {
-        **_about(profile),
-        "lengths": [len(block) for block in blocks],
-        "digest": _digest(profile, encoded),
-    }
     path = (
         profile_path(folder, profile.window)
         if name is None
         else folder / f"{name}{SUFFIX}"
     )
-    content = _with_header(header) + b"".join(blocks)
-    write_whole(path, _sealed("profile", PROFILE_FORMAT, content))
+    write_whole(path, _sealed("profile", PROFILE_FORMAT, _content(profile)))
     return path
+
+
+def _content(profile: Profile) -> bytes:
+    """Return a header, the columns' blocks, and the same of each slice."""
+    encoded = {name: encoded_column(each) for name, each in profile.columns.items()}
+    blocks = [_compressed(block) for block in encoded.values()]
+    slices = {name: _content(each) for name, each in profile.slices.items()}
+    header = {
+        **_about(profile),
+        "lengths": [len(block) for block in blocks],
+        "slices": {name: len(each) for name, each in slices.items()},
+        "digest": _digest(profile, encoded),
+    }
+    return b"".join([_with_header(header), *blocks, *slices.values()])
 
 
 def read_profile(path: Path, grid: Grid | None = None) -> Profile:
@@ -178,13 +184,21 @@ def read_with_digest(path: Path, grid: Grid | None = None) -> tuple[Profile, str
             f"{grid.id}. Profile its window again on this reference, or compare it "
             "with its own."
         )
+    return _profile(header, rest, grid), header["digest"]
+
+
+def _profile(header: Mapping[str, Any], rest: memoryview, grid: Grid) -> Profile:
     columns = {}
     place = 0
     for name, length in zip(header["columns"], header["lengths"], strict=True):
         block = zlib.decompress(rest[place : place + length], wbits=-15)
         columns[name] = decoded_column(grid[name], block)
         place += length
-    profile = Profile(
+    slices = {}
+    for name, length in header.get("slices", {}).items():
+        slices[name] = _profile(*_header(rest[place : place + length]), grid)
+        place += length
+    return Profile(
         Window(*header["window"]),
         header["model"],
         header["versions"],
@@ -192,8 +206,8 @@ def read_with_digest(path: Path, grid: Grid | None = None) -> tuple[Profile, str
         grid,
         columns,
         header["rate"],
+        slices,
     )
-    return profile, header["digest"]
 
 
 def read_profiles(folder: Path, grid: Grid | None = None) -> tuple[Profile, ...]:
@@ -239,6 +253,8 @@ def _digest(profile: Profile, encoded: Mapping[str, bytes]) -> str:
     for name in sorted(encoded):
         made.update(_LENGTH.pack(len(encoded[name])))
         made.update(encoded[name])
+    for name, each in profile.slices.items():
+        made.update(_json([name, profile_digest(each)]))
     return f"sha256:{made.hexdigest()}"
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from penstock.components.monitoring.counting import ColumnCounter
 from penstock.components.monitoring.grid import ColumnGrid, Grid
 from penstock.components.monitoring.profile import ColumnProfile, Profile
+from penstock.components.monitoring.slices import Slicer
 from penstock.components.monitoring.values import (
     as_table,
     column_of,
@@ -50,7 +51,9 @@ class Logged:
 class Profiler:
     """Counts batches of rows of one window; may be sent to workers and merged."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, slicer: Slicer | None = None) -> None:
+        self.slicer = slicer
+        self.slices: dict[str, Profiler] = {}
         self.rows = 0
         self.versions: dict[str, int] = {}
         self.counters = {column.name: ColumnCounter(column) for column in grid}
@@ -101,6 +104,16 @@ class Profiler:
         else:
             for column in grid:
                 count(column)
+        if self.slicer is not None:
+            for name, rows in self.slicer.parts(batch):
+                self._slice(grid, name).add(
+                    grid, rows, version_column=version_column, threads=threads
+                )
+
+    def _slice(self, grid: Grid, name: str) -> Profiler:
+        if name not in self.slices:
+            self.slices[name] = Profiler(grid)
+        return self.slices[name]
 
     def _add_versions(self, values: Any, name: str) -> None:
         column = column_of(values, name)
@@ -110,13 +123,15 @@ class Profiler:
         if unknown := column.missing + nan:
             self.versions[""] = self.versions.get("", 0) + unknown
 
-    def merge(self, other: Profiler) -> None:
+    def merge(self, other: Profiler, grid: Grid) -> None:
         """Add what another profiler has counted on the same grid."""
         self.rows += other.rows
         for version, rows in other.versions.items():
             self.versions[version] = self.versions.get(version, 0) + rows
         for name, counter in other.counters.items():
             self.counters[name].merge(counter)
+        for name, each in other.slices.items():
+            self._slice(grid, name).merge(each, grid)
 
     def profile(self, grid: Grid, logged: Logged) -> Profile:
         """Return the profile of all rows so far.
@@ -132,7 +147,14 @@ class Profiler:
         versions = {logged.version: self.rows} if logged.version else self.versions
         columns = {each.name: self.counters[each.name].profile(each) for each in grid}
         return Profile(
-            logged.window, logged.model, versions, self.rows, grid, columns, logged.rate
+            logged.window,
+            logged.model,
+            versions,
+            self.rows,
+            grid,
+            columns,
+            logged.rate,
+            {name: each.profile(grid, logged) for name, each in self.slices.items()},
         )
 
 
@@ -146,6 +168,7 @@ def profile_table(
     version_column: str | None = None,
     rate: float = 1.0,
     threads: int | None = None,
+    slicer: Slicer | None = None,
 ) -> Profile:
     """Profile the rows of a window.
 
@@ -161,6 +184,7 @@ def profile_table(
         version_column: The column that says it instead.
         rate: The share of the traffic that the rows are.
         threads: How many columns to count at once; one per processor if None.
+        slicer: Of the slices to profile, too.
 
     Raises:
         DataError: If there are no rows, the version's column is not there, or a
@@ -175,6 +199,7 @@ def profile_table(
         version_column=version_column,
         rate=rate,
         threads=threads,
+        slicer=slicer,
     )
 
 
@@ -188,9 +213,10 @@ def profile_batches(
     version_column: str | None = None,
     rate: float = 1.0,
     threads: int | None = None,
+    slicer: Slicer | None = None,
 ) -> Profile:
     """Profile the rows of a window, batch after batch; see `profile_table`."""
-    profiler = Profiler(grid)
+    profiler = Profiler(grid, slicer)
     for batch in batches:
         profiler.add(
             grid,
@@ -212,11 +238,13 @@ def profile_windows(
     version: str = "",
     version_column: str | None = None,
     rate: float = 1.0,
+    slicer: Slicer | None = None,
 ) -> tuple[Profile, ...]:
     """Profile rows by the windows that their times fall in.
 
     All windows are counted at once, as their rows may come in any order: 35 kB of
-    memory for each numeric column and window. Give years in parts.
+    memory for each numeric column and window, and as much for each slice. Give years
+    in parts.
 
     Args:
         grid: The reference grid.
@@ -227,6 +255,7 @@ def profile_windows(
         version: Version of the model that all rows are of; "" if not known.
         version_column: The column that says it instead.
         rate: The share of the traffic that the rows are.
+        slicer: Of the slices to profile, too.
 
     Returns:
         The profiles of the windows that have rows, in their order.
@@ -238,7 +267,7 @@ def profile_windows(
     for batch in batches:
         for number, rows in by_window(batch, time_column, seconds):
             if number not in profilers:
-                profilers[number] = Profiler(grid)
+                profilers[number] = Profiler(grid, slicer)
             profilers[number].add(grid, rows, version_column=version_column)
     if not profilers:
         raise DataError(

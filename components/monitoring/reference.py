@@ -18,6 +18,7 @@ from penstock.components.monitoring import profile_files
 from penstock.components.monitoring.grid import Grid, Role
 from penstock.components.monitoring.profile import Profile, merged
 from penstock.components.monitoring.profiling import profile_batches, profile_windows
+from penstock.components.monitoring.slices import Slicer, columns_of
 from penstock.components.monitoring.values import as_table, kind_of, type_name
 from penstock.components.monitoring.windows import DAY, UNDATED, Window
 from penstock.schemas.artifacts import Examples
@@ -54,6 +55,9 @@ class Reference:
             and hour"; "" if all are.
         created: When it was made, in seconds since 1970 UTC; not part of its id.
         whole: Id of the reference that this is the seasonal part of; "" if of none.
+        slices: Columns or expressions: rows are compared within each of their values,
+            too. The profile has its slices; the history's windows have them only if
+            there are seasons.
     """
 
     profile: Profile
@@ -61,6 +65,7 @@ class Reference:
     season: Season = ""
     created: float = 0.0
     whole: str = ""
+    slices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.history, key=lambda each: each.window))
@@ -92,6 +97,7 @@ class Reference:
         columns: Sequence[str] | None = None,
         roles: Mapping[str, Role] | None = None,
         categories: Sequence[str] = (),
+        slices: Sequence[str] = (),
         created: float = 0.0,
     ) -> Reference:
         """Make a reference of rows.
@@ -109,11 +115,14 @@ class Reference:
             columns: Which to profile; all but the time column if None.
             roles: Of the columns that are no features.
             categories: Columns of numbers that are names, as a postcode.
+            slices: Columns or expressions: within each of their values that has 500
+                rows, windows are compared, too.
             created: When it is made, in seconds since 1970 UTC.
 
         Raises:
             DataError: If there are no rows, a name is not one of the columns, a column
-                has parts but no values, or a time is missing.
+                has parts but no values, a time is missing, or there are no slices or
+                more than 50.
         """
         read: Callable[[], Iterable[Any]]
         if callable(rows):
@@ -132,15 +141,40 @@ class Reference:
             categories=categories,
             columns=columns,
         )
+        slicer = Slicer.of(slices, read()) if slices else None
         if time_column is None:
             profile = profile_batches(
-                grid, read(), window or UNDATED, model=model, version=version
+                grid,
+                read(),
+                window or UNDATED,
+                model=model,
+                version=version,
+                slicer=slicer,
             )
-            return cls(profile, (), season, created)
+            return cls(profile, (), season, created, slices=tuple(slices))
         history = profile_windows(
-            grid, read(), time_column, seconds=seconds, model=model, version=version
+            grid,
+            read(),
+            time_column,
+            seconds=seconds,
+            model=model,
+            version=version,
+            slicer=slicer if season else None,
         )
-        return cls(merged(history), history, season, created)
+        profile = merged(history)
+        if slicer and not season:
+            # Slices of every window would take their number times the memory, for what
+            # nothing asks for.
+            again = profile_batches(
+                grid,
+                read(),
+                profile.window,
+                model=model,
+                version=version,
+                slicer=slicer,
+            )
+            profile = dataclasses.replace(profile, slices=again.slices)
+        return cls(profile, history, season, created, slices=tuple(slices))
 
     @classmethod
     def of_examples(
@@ -165,7 +199,8 @@ class Reference:
                     f"Column '{name}' is not in '{examples.uri}' (it has "
                     f"{quoted(names)}).{did_you_mean(name, names)}"
                 )
-        read = list(dict.fromkeys([*wanted, *extra]))
+        by = columns_of(how.get("slices", ()), names)
+        read = list(dict.fromkeys([*wanted, *extra, *by]))
         return cls.of(lambda: read_batches(examples, split, columns=read), **how)
 
     @property
@@ -189,14 +224,22 @@ class Reference:
         """How many rows it has."""
         return self.profile.rows
 
+    @property
+    def slicer(self) -> Slicer | None:
+        """What finds its slices in the rows of windows; None if it has none."""
+        if not self.slices:
+            return None
+        return Slicer(self.slices, frozenset(self.profile.slices))
+
     @functools.cached_property
     def id(self) -> str:
-        """'sha256:...' of its canonical content: grid, counts, history and season."""
+        """'sha256:...' of its content: grid, counts, history, season and slices."""
         return _id(
             profile_files.profile_digest(self.profile),
             [profile_files.profile_digest(each) for each in self.history],
             self.season,
             self.whole,
+            self.slices,
         )
 
     def for_window(self, window: Window) -> Reference:
@@ -325,8 +368,15 @@ def _described(window: Window, season: Season) -> str:
     return f"on a {day} at {hour} UTC"
 
 
-def _id(profile: str, history: Sequence[str], season: str, whole: str) -> str:
-    content = json.dumps([FORMAT, profile, list(history), season, whole])
+def _id(
+    profile: str,
+    history: Sequence[str],
+    season: str,
+    whole: str,
+    slices: Sequence[str],
+) -> str:
+    sliced = [list(slices)] if slices else []
+    content = json.dumps([FORMAT, profile, list(history), season, whole, *sliced])
     return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 
 
@@ -367,6 +417,7 @@ def write_reference(reference: Reference, folder: Path) -> Path:
         "grid": reference.grid.id,
         "season": reference.season,
         "whole": reference.whole,
+        "slices": list(reference.slices),
         "created": reference.created,
         "profile": profile_files.profile_digest(reference.profile),
         "history": [profile_files.profile_digest(each) for each in reference.history],
@@ -397,11 +448,17 @@ def read_reference(folder: Path, *, history: bool = True) -> Reference:
             if found != listed:
                 raise _damaged(path)
             windows.append(each)
-    found = _id(digest, about["history"], about["season"], about["whole"])
+    slices = tuple(about.get("slices", ()))
+    found = _id(digest, about["history"], about["season"], about["whole"], slices)
     if found != about["id"]:
         raise _damaged(folder / _FILE)
     reference = Reference(
-        profile, tuple(windows), about["season"], about["created"], about["whole"]
+        profile,
+        tuple(windows),
+        about["season"],
+        about["created"],
+        about["whole"],
+        slices,
     )
     # Known, and not to be told from what was left out.
     reference.__dict__["id"] = found

@@ -15,15 +15,21 @@ from typing import Any
 import numpy as np
 
 from penstock.components.monitoring import column_tests, procedures
-from penstock.components.monitoring.comparing import compare_windows, p_over_windows
+from penstock.components.monitoring.comparing import (
+    compare_windows,
+    p_over_windows,
+    shared_slices,
+)
 from penstock.components.monitoring.decision import (
     DriftDecision,
     Thresholds,
     column_level,
     decide,
 )
+from penstock.components.monitoring.kernels import Array
 from penstock.components.monitoring.measures import WindowEvidence
 from penstock.components.monitoring.profile import Profile
+from penstock.components.monitoring.slices import is_of
 from penstock.schemas.errors import DataError
 
 _STIRS = 4.5
@@ -176,6 +182,7 @@ def replay(
                 reference,
                 windows[i],
                 reference_id=reference_id,
+                slices=shared_slices(reference, windows[i], thresholds.min_rows),
                 effects=thresholds.effects,
                 level=column_level(thresholds, roles, "feature", windows[i].rows),
             )
@@ -202,33 +209,65 @@ def _stirred(
     if not windows or reference.rows < thresholds.min_rows:
         return [True] * len(windows)
     effects = {**column_tests.EFFECTS, **thresholds.effects}
-    none = dict.fromkeys(effects, 0.0)
     roles = [column.role for column in reference.grid]
-    rows = np.array([window.rows for window in windows])
     found = np.zeros(len(windows), bool)
-    for limits in (effects, none):
-        p = np.stack(
-            [
-                procedures.deflated(
-                    p_over_windows(
-                        column, [window.columns[name] for window in windows], limits
-                    ),
-                    thresholds.inflation.get(name, 1.0),
-                )
-                for name, column in reference.columns.items()
-            ]
-        )
-        # The least correlation makes the smallest p-values.
-        over = procedures.over_windows(
-            p,
-            thresholds.k,
-            thresholds.m,
-            float(rows.min() / (rows.min() + reference.rows)),
-            thresholds.once,
-        )
-        model = procedures.model_p(over, roles, thresholds.shares)
+    for limits in (effects, dict.fromkeys(effects, 0.0)):
+        p = _lasting(reference, windows, thresholds, limits)
+        if reference.slices:
+            p = procedures.with_slices(
+                p, _lasting_in_slices(reference, windows, thresholds, limits)
+            )
+        model = procedures.model_p(p, roles, thresholds.shares)
         found |= model <= _STIRS * thresholds.level
     return [bool(each) for each in found]
+
+
+def _lasting(
+    reference: Profile,
+    windows: Sequence[Profile | None],
+    thresholds: Thresholds,
+    limits: Mapping[str, float],
+) -> Array:
+    """Return p-values of columns over windows, shape (columns, windows).
+
+    Args:
+        reference: Profile of the reference, or of one of its slices.
+        windows: In the order of time; None has a p-value of 1.
+        thresholds: What it takes.
+        limits: Least effects.
+    """
+    there = [each for each in windows if each is not None]
+    p = np.ones((len(reference.columns), len(windows)))
+    if not there:
+        return p
+    at = [each is not None for each in windows]
+    for i, (name, column) in enumerate(reference.columns.items()):
+        found = p_over_windows(column, [each.columns[name] for each in there], limits)
+        p[i, at] = procedures.deflated(found, thresholds.inflation.get(name, 1.0))
+    # The least correlation makes the smallest p-values.
+    rows = min(each.rows for each in there)
+    correlation = rows / (rows + reference.rows)
+    return procedures.over_windows(
+        p, thresholds.k, thresholds.m, correlation, thresholds.once
+    )
+
+
+def _lasting_in_slices(
+    reference: Profile,
+    windows: Sequence[Profile],
+    thresholds: Thresholds,
+    limits: Mapping[str, float],
+) -> Array:
+    """Return the same of slices, shape (slices, columns, windows); NaN: none there."""
+    shared = [shared_slices(reference, each, thresholds.min_rows) for each in windows]
+    found = []
+    for name, part in reference.slices.items():
+        some = [each[name][1] if name in each else None for each in shared]
+        p = _lasting(part, some, thresholds, limits)
+        p[:, [each is None for each in some]] = np.nan
+        p[[is_of(column, name) for column in part.columns]] = np.nan
+        found.append(p)
+    return np.stack(found)
 
 
 def _quiet(window: Profile, thresholds: Thresholds, reference_id: str) -> DriftDecision:

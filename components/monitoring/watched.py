@@ -19,7 +19,7 @@ from pathlib import Path
 
 from penstock.components.columns.whole import write_whole
 from penstock.components.monitoring.budget import MONTH, calibrate
-from penstock.components.monitoring.comparing import compare_windows
+from penstock.components.monitoring.comparing import compare_windows, shared_slices
 from penstock.components.monitoring.decision import (
     DriftDecision,
     Thresholds,
@@ -382,9 +382,11 @@ def _evidence(
     profile: Profile, reference: Reference, thresholds: Thresholds
 ) -> WindowEvidence:
     roles = [column.role for column in reference.grid]
+    alike = reference.for_window(profile.window).profile
     return compare_windows(
-        reference.for_window(profile.window).profile,
+        alike,
         profile,
+        slices=shared_slices(alike, profile, thresholds.min_rows),
         reference_id=reference.id,
         effects=thresholds.effects,
         level=column_level(thresholds, roles, "feature", profile.rows),

@@ -144,6 +144,15 @@ def drift(
             help="Numbers that are names, as a postcode.",
         ),
     ] = None,
+    slice_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slice",
+            metavar="COLUMN",
+            help="Compare within each of its values, too; an expression will do. Goes "
+            "with --reference.",
+        ),
+    ] = None,
     importance: ImportanceOption = None,
     budget: BudgetOption = 1.0,
     min_rows: MinRowsOption = 500,
@@ -168,6 +177,12 @@ def drift(
     from penstock.components.monitoring.watched import Policy, Watched
     from penstock.components.monitoring.windows import DAY, HOUR, Window
 
+    if slice_by and reference is None:
+        raise typer.BadParameter(
+            f"{', '.join(slice_by)}: slices are those of a reference, and none is "
+            "given. Pass --reference, too; they stay until another one is.",
+            param_hint="--slice",
+        )
     importances = _importances(importance or [])
     policy = Policy(budget=budget, k=k, m=m, min_rows=min_rows)
     watched = Watched(folder, model)
@@ -188,7 +203,9 @@ def drift(
         noise_kept(Path(scratch), verbose=False),
         watched.alone(),
     ):
-        counts = _reference(watched, reference, split, found, category or [])
+        counts = _reference(
+            watched, reference, split, found, category or [], slice_by or []
+        )
         profiles = _profiles(watched, found, counts, HOUR if hourly else DAY)
         looks = [watched.look(each, counts, policy, importances) for each in profiles]
     last = looks[-1]
@@ -267,6 +284,7 @@ def _reference(
     split: str,
     log: LogTable,
     categories: list[str],
+    slices: list[str],
 ) -> Reference:
     """Return the reference that counts: what was given, or what was given before."""
     import tempfile
@@ -302,6 +320,7 @@ def _reference(
                 (each for each in log.scores if each in shared), "score"
             ),
             categories=[each for each in categories if each in shared],
+            slices=slices,
         )
     watched.use(made)
     return made
@@ -328,6 +347,7 @@ def _profiles(
             model=watched.model,
             version_column=VERSION if any(rows.versions) else None,
             rate=float(rows.probabilities[0]) if rows.rows else 1.0,
+            slicer=reference.slicer,
         )
     )
 

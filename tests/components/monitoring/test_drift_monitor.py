@@ -156,6 +156,51 @@ def test_drift_is_found_named_and_stops_what_depends_on_it(
     assert models(tmp_path / "monitoring") == ("taxi",)
 
 
+def test_drift_within_a_slice_is_found_and_its_slice_named(
+    trained_on: Examples, tmp_path: Path
+) -> None:
+    days = [
+        rows(4_000, 10 + day, day=day, card=0.09 if day else 0.0) for day in range(2)
+    ]
+    logged = examples(tmp_path / "days", *days, split="all")
+    plain = verdict_of(watch(logged, tmp_path / "plain", trained_on))
+    assert plain.answer is Answer.YES  # all rows together do not show it
+    sliced = watch(logged, tmp_path, trained_on, slices=("payment_type",))
+    verdict = verdict_of(sliced)
+    assert verdict.answer is Answer.NO
+    (reason,) = verdict.reasons
+    assert reason.startswith("Feature 'fare' drifted in payment_type=")
+    told = read_document(verdict.file)["columns"][0]["slices"]
+    assert {each["slice"]: each["state"] for each in told} == {
+        "payment_type=Credit Card": "alert",
+        "payment_type=Cash": "alert",
+    }
+    page = (verdict.path / "report.html").read_text(encoding="utf-8")
+    for each in told:
+        words = "greater" if each["slice"].endswith("Card") else "smaller"
+        assert f"Values are {words} by 0.1" in each["sentence"]
+        assert each["slice"] in page
+
+
+def test_the_first_windows_make_slices_too(tmp_path: Path) -> None:
+    for day in range(3):
+        table = rows(1_500, day, day=day)
+        logged = examples(tmp_path / f"{day}", table, split="x")
+        watch(
+            logged,
+            tmp_path,
+            slices=("payment_type",),
+            observe_rows=4_000,
+            observe_windows=3,
+        )
+    made = Watched(tmp_path / "monitoring", "taxi").reference()
+    assert made is not None
+    assert set(made.profile.slices) == {
+        *("payment_type=Cash", "payment_type=Credit Card")
+    }
+    assert [each.slices for each in made.history] == [{}, {}, {}]
+
+
 def test_too_few_rows_are_not_enough_data(trained_on: Examples, tmp_path: Path) -> None:
     logged = examples(tmp_path / "day", rows(200, 1, fare=1.0), split="all")
     verdict = verdict_of(watch(logged, tmp_path, trained_on))
@@ -445,6 +490,17 @@ def test_a_log_is_looked_at_and_the_past_decided_about_again(
     assert "1 alerts in 4 windows with enough rows, of 4: 7.60 a month" in past.out
     strict = penstock("backtest", *where, "--min-rows=5000", "--json")
     assert set(strict.json["states"].values()) == {"insufficient_data"}
+    # Slices are those of a reference, and stay with it.
+    by = "--slice=payment_type"
+    said = penstock("drift", logs, *where, *columns, by)
+    assert said.code == 2
+    assert "slices are those of a reference, and none is given" in said.err
+    penstock("drift", logs, *where, *columns, reference, by)
+    said = penstock("drift", logs, *where, *columns, "--json")
+    fare = next(each for each in said.json[-1]["columns"] if each["name"] == "fare")
+    assert {each["slice"] for each in fare["slices"]} == {
+        *("payment_type=Cash", "payment_type=Credit Card")
+    }
 
 
 def test_what_is_not_there_gets_a_sentence(

@@ -16,7 +16,13 @@ PAYMENTS = ["Cash", "Credit Card", "No Charge"]
 
 
 def rows(
-    many: int, seed: int, *, day: int = 0, fare: float = 0.0, new: float = 0.0
+    many: int,
+    seed: int,
+    *,
+    day: int = 0,
+    fare: float = 0.0,
+    card: float = 0.0,
+    new: float = 0.0,
 ) -> pa.Table:
     """Return rows of a day.
 
@@ -25,16 +31,19 @@ def rows(
         seed: Of all that is drawn.
         day: Days after Monday, 2 November 2026.
         fare: By how much the logarithm of the fare is moved.
+        card: By how much that of fares paid by credit card is moved; of those paid in
+            cash it is moved the other way, so that all together hardly are.
         new: Share of a payment type that was never seen before.
     """
     random = np.random.default_rng(seed)
     payment = random.choice(PAYMENTS, many, p=[0.5, 0.45, 0.05]).astype(object)
     payment[random.uniform(size=many) < new] = "Prcard"
+    moved = fare + card * (payment == "Credit Card") - 0.9 * card * (payment == "Cash")
     return pa.table(
         {
             "trip": [f"{day}-{number}" for number in range(many)],
             "logged_at": MONDAY + day * DAY + np.sort(random.uniform(0, DAY, many)),
-            "fare": random.lognormal(2.3 + fare, 0.6, many),
+            "fare": random.lognormal(2.3 + moved, 0.6, many),
             "miles": random.gamma(1.5, 2, many),
             "payment_type": pa.array(payment.tolist(), pa.string()),
             "score": random.beta(2, 5, many),
