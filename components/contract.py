@@ -160,14 +160,16 @@ def _working_in(folder: Path, temp_dir: Path) -> Iterator[None]:
 
 # Where writes are noted while somebody watches: Python's audit hooks stay for ever.
 _watching: list[set[str]] = []
-_CHANGES = {
-    "os.link": (1,),
-    "os.mkdir": (0,),
-    "os.remove": (0,),
-    "os.rename": (0, 1),
-    "os.rmdir": (0,),
-    "os.symlink": (1,),
-    "os.truncate": (0,),
+# By event, of each path that changes: its place among the arguments, and that of the
+# descriptor of the folder that it is below, as shutil.rmtree gives it.
+_CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
+    "os.link": ((1, 3),),
+    "os.mkdir": ((0, 2),),
+    "os.remove": ((0, 1),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.rmdir": ((0, 1),),
+    "os.symlink": ((1, 2),),
+    "os.truncate": ((0, None),),
 }
 
 
@@ -179,9 +181,8 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
         if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             _note_path(path, None)
     elif event in _CHANGES:
-        folders = [each for each in arguments[2:] if isinstance(each, int)]
-        for place in _CHANGES[event]:
-            _note_path(arguments[place], folders[-1] if folders else None)
+        for path, folder in _CHANGES[event]:
+            _note_path(arguments[path], None if folder is None else arguments[folder])
 
 
 def _note_path(path: Any, folder: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,26 @@ def test_a_heavy_import_is_a_breach(
     assert str(raised.value) == (
         "Importing 'Heavy' imports numpy. Import it inside the functions that use it."
     )
+
+
+class Tidying(Component):
+    """Write a folder, and remove it and one beside its outputs."""
+
+    model: Model = output()
+
+    def run(self, context: RunContext) -> None:
+        (self.model.path / "a" / "b").mkdir(parents=True)
+        (self.model.path / "a" / "b" / "file").write_text("x")
+        shutil.rmtree(self.model.path / "a")
+        other = self.model.path.parent.parent / "other"
+        (other / "c").mkdir(parents=True)
+        shutil.rmtree(other)
+
+
+def test_what_is_removed_is_told_by_where_it_was(tmp_path: Path) -> None:
+    subject = contract.Subject(Tidying(), tmp_path / "work")
+    other = tmp_path / "work" / "first" / "other"
+    assert subject.runs[0].strays == (str(other), str(other / "c"))
 
 
 def test_what_may_be_written_besides_is_no_stray(
