@@ -225,7 +225,10 @@ class DriftMonitor(Component):
 
     def _reference(self, watched: Watched, context: RunContext) -> Reference | None:
         if self.reference is None:
-            return watched.reference()
+            found = watched.reference()
+            if found is not None:
+                self._check_made(found, watched.place)
+            return found
         made_from = self._made_from()
         if made_from == watched.made_from():
             return watched.reference()
@@ -249,6 +252,23 @@ class DriftMonitor(Component):
             context.logger.warning("%s", remark)
         watched.use(made, made_from)
         return made
+
+    def _check_made(self, found: Reference, place: Path) -> None:
+        """Check that what is asked for fits a reference that was made before.
+
+        Raises:
+            DataError: If its slices or seasons are others: they are counted when it
+                is made.
+        """
+        for name in ("slices", "season"):
+            mine, its = getattr(self, name), getattr(found, name)
+            if mine != its:
+                raise DataError(
+                    f"{self.name}.{name} is {mine!r}, and the reference of model "
+                    f"'{self.model}' in '{place}' was made with {its!r}. Wire a "
+                    "reference, or watch in another monitor_dir, where the next "
+                    "windows make one."
+                )
 
     def _made_from(self) -> str:
         import hashlib
@@ -358,8 +378,9 @@ class DriftMonitor(Component):
         import numpy as np
         import pyarrow as pa
 
-        # The same rows whenever it is run.
-        random = np.random.default_rng(0)
+        # The same rows whenever it is run. Seeds are others than those that data are
+        # generated from, as they often are from 0: rows would not be drawn by chance.
+        random = np.random.default_rng([5, 2026, 11])
         for rows in self._rows():
             if self.probability:
                 stays = random.random(rows.num_rows) < rate / self._probabilities(rows)
@@ -480,8 +501,7 @@ class DriftMonitor(Component):
 
         from penstock.components.monitoring.classifier import domain_classifier
 
-        # Of rows that each have a random number those with the smallest stay. The seed
-        # is one that no data are generated from, as they often are from 0.
+        # Of rows that each have a random number those with the smallest stay.
         random = np.random.default_rng([5, 2026, 12])
         numbers, kept = np.empty(0), list[pa.RecordBatch]()
         for batch in self._reference_rows():

@@ -199,6 +199,15 @@ def test_the_first_windows_make_slices_too(tmp_path: Path) -> None:
         *("payment_type=Cash", "payment_type=Credit Card")
     }
     assert [each.slices for each in made.history] == [{}, {}, {}]
+    logged = examples(tmp_path / "later", rows(1_500, 4, day=4), split="x")
+    with pytest.raises(ComponentFailed) as raised:
+        watch(logged, tmp_path)
+    place = tmp_path / "monitoring" / "taxi"
+    assert (
+        "DriftMonitor.slices is (), and the reference of model 'taxi' in "
+        f"'{place}' was made with ('payment_type',). Wire a reference, or watch in "
+        "another monitor_dir, where the next windows make one."
+    ) in str(raised.value)
 
 
 def test_too_few_rows_are_not_enough_data(trained_on: Examples, tmp_path: Path) -> None:
