@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from penstock.components.base import Component, RunContext, output
-from penstock.schemas.artifacts import DriftVerdict, Examples
+from penstock.schemas.artifacts import DriftVerdict, Examples, Model
 from penstock.schemas.errors import DataError, PipelineError, did_you_mean, quoted
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from penstock.components.monitoring.observation import Observation
     from penstock.components.monitoring.profile import Profile
     from penstock.components.monitoring.reference import Reference
+    from penstock.components.monitoring.reference_rows import ReferenceRows
     from penstock.components.monitoring.skew import Skew
     from penstock.components.monitoring.watched import Look, Watched
     from penstock.components.monitoring.windows import Window
@@ -50,6 +51,7 @@ class DriftMonitor(Component):
         drift = DriftMonitor(
             examples=ingest.examples,
             reference=TrainedOn(serving_dir),
+            scored_by=Served(serving_dir),
             model="taxi",
             time="logged_at",
             scores=("score",),
@@ -60,6 +62,9 @@ class DriftMonitor(Component):
         examples: Logged requests of one window or several.
         reference: What the served model was trained on. Without it the first windows
             of serving become the reference, and nothing is judged before.
+        scored_by: The served model. Training data have no scores: it is asked for those
+            of the reference's rows. A score is its output of that name, or its only
+            one.
         model: Name of the model.
         monitor_dir: Where what is kept of watched models lies; made if missing.
         time: Column of when a row was logged: a timestamp, or seconds since 1970 UTC.
@@ -100,10 +105,11 @@ class DriftMonitor(Component):
         verdict: What the last window came to.
     """
 
-    LIBRARIES = ("numpy", "scipy", "pyarrow")
+    LIBRARIES = ("numpy", "scipy", "pyarrow", "tensorflow")
 
     examples: Examples
     reference: tuple[Examples, ...] | None = None
+    scored_by: Model | None = None
     model: str
     monitor_dir: Path
     time: str = ""
@@ -199,13 +205,14 @@ class DriftMonitor(Component):
             effects=self.effects or {},
         )
         watched = Watched(self.monitor_dir, self.model)
+        rows = self._reference_rows()
         with watched.alone():
-            reference = self._reference(watched, context)
+            reference = self._reference(watched, rows, context)
             if reference is None:
                 self._observe(watched)
                 return
             *before, latest = self._profiles(reference)  # no rows are an error before
-            found = self._of_rows(latest.window)
+            found = self._of_rows(latest.window, rows)
             for profile in (*before, latest):
                 context.progress(profile.rows)
                 last = watched.look(
@@ -223,8 +230,27 @@ class DriftMonitor(Component):
 
     # --- the reference
 
-    def _reference(self, watched: Watched, context: RunContext) -> Reference | None:
+    def _reference_rows(self) -> ReferenceRows | None:
+        """Return what reads the reference's rows; None without a reference.
+
+        Raises:
+            DataError: If they lack scores, and there is no model to give them.
+        """
+        from penstock.components.monitoring.reference_rows import ReferenceRows, lacking
+
         if self.reference is None:
+            return None
+        rows = ReferenceRows(
+            self.reference, self.reference_splits, self.scores, self.scored_by
+        )
+        if sentence := lacking(self.scores, rows.names):
+            raise DataError(sentence)
+        return rows
+
+    def _reference(
+        self, watched: Watched, rows: ReferenceRows | None, context: RunContext
+    ) -> Reference | None:
+        if rows is None:
             found = watched.reference()
             if found is not None:
                 self._check_made(found, watched.place)
@@ -237,12 +263,12 @@ class DriftMonitor(Component):
 
         context.logger.info("Making the reference of %s", self._subject())
         made = Reference.of(
-            self._reference_rows,
+            rows,
             model=self.model,
             time_column=self.time if self._has_reference_times() else None,
             seconds=self._seconds,
             season=self.season,
-            columns=self._watched_columns(),
+            columns=self._watched_columns(rows),
             roles=self._roles(),  # type: ignore[arg-type]
             categories=self.categories,
             slices=self.slices,
@@ -275,7 +301,11 @@ class DriftMonitor(Component):
         import json
 
         parameters = [
-            [each.digest or each.uri for each in self.reference or ()],
+            [
+                each.digest or each.uri
+                for each in (*(self.reference or ()), self.scored_by)
+                if each is not None
+            ],
             [self.time, self.hourly, self.season],
             [*self.columns, "", *self.scores, "", *self.labels],
             [
@@ -290,13 +320,6 @@ class DriftMonitor(Component):
         ]
         return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()
 
-    def _reference_rows(self) -> Iterator[pa.RecordBatch]:
-        from penstock.components.columns.examples import read_batches
-
-        for examples in self.reference or ():
-            for split in self.reference_splits:
-                yield from read_batches(examples, split)
-
     def _has_reference_times(self) -> bool:
         from penstock.components.columns.examples import schema_of
 
@@ -304,16 +327,14 @@ class DriftMonitor(Component):
             self.time in schema_of(each).names for each in self.reference or ()
         )
 
-    def _watched_columns(self) -> list[str]:
-        """Return the columns to watch, of those that both sides have."""
+    def _watched_columns(self, rows: ReferenceRows | None = None) -> list[str]:
+        """Return the columns to watch: those that are named, or the reference's."""
         from penstock.components.columns.examples import schema_of
 
-        logged = schema_of(self.examples).names
         if self.columns:
             named = [*self.columns, *self.scores, *self.labels]
             return list(dict.fromkeys(named))
-        has = [schema_of(each).names for each in self.reference or ()]
-        known = has[0] if has else logged
+        known = schema_of(self.examples).names if rows is None else rows.names
         others = {self.time, self.version, self.probability, self.id}
         return [name for name in known if name not in others]
 
@@ -431,17 +452,17 @@ class DriftMonitor(Component):
 
     # --- rows of the last window
 
-    def _of_rows(self, window: Window) -> RowFindings:
+    def _of_rows(self, window: Window, reference: ReferenceRows | None) -> RowFindings:
         """Return what the rows of a window say beside those of training."""
         from penstock.components.monitoring.drift_document import RowFindings
 
-        if not (self.id or self.together):
+        if reference is None or not (self.id or self.together):
             return RowFindings()
         rows = self._rows_of(window)
         return RowFindings(
-            skew=self._skew(rows) if self.id else None,
+            skew=self._skew(rows, reference) if self.id else None,
             tolerated=self.skew_tolerated,
-            together=self._together(rows) if self.together else None,
+            together=self._together(rows, reference) if self.together else None,
         )
 
     def _rows_of(self, window: Window) -> pa.Table:
@@ -462,7 +483,7 @@ class DriftMonitor(Component):
             ]
         )
 
-    def _skew(self, rows: pa.Table) -> Skew:
+    def _skew(self, rows: pa.Table, reference: ReferenceRows) -> Skew:
         """Compare rows with those of training that have the same ids."""
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -472,7 +493,7 @@ class DriftMonitor(Component):
         self._check_id("logged", rows.schema.names, self.examples.uri)
         ids = rows.column(self.id)
         alike, many = [], 0
-        for batch in self._reference_rows():
+        for batch in reference():
             self._check_id("trained on", batch.schema.names, self._subject())
             many += batch.num_rows
             own = batch.column(batch.schema.get_field_index(self.id))
@@ -481,7 +502,9 @@ class DriftMonitor(Component):
         training = pa.Table.from_batches(alike)
         names = [
             each
-            for each in self._watched_columns()
+            for each in self._watched_columns(reference)
+            # They differ by the rounding of who computes them.
+            if each not in reference.scored
             if each in rows.schema.names and each in training.schema.names
         ]
         found = compare_rows(training, rows, id=self.id, columns=names)
@@ -494,7 +517,7 @@ class DriftMonitor(Component):
                 f"column ('{where}' has {quoted(names)}).{did_you_mean(self.id, names)}"
             )
 
-    def _together(self, rows: pa.Table) -> MultivariateDrift:
+    def _together(self, rows: pa.Table, reference: ReferenceRows) -> MultivariateDrift:
         """Ask a classifier to tell rows from some of the reference, drawn at random."""
         import numpy as np
         import pyarrow as pa
@@ -504,14 +527,14 @@ class DriftMonitor(Component):
         # Of rows that each have a random number those with the smallest stay.
         random = np.random.default_rng([5, 2026, 12])
         numbers, kept = np.empty(0), list[pa.RecordBatch]()
-        for batch in self._reference_rows():
+        for batch in reference():
             numbers = np.concatenate([numbers, random.random(batch.num_rows)])
             stay = np.sort(np.argsort(numbers)[:_MOST_ROWS])
             table = pa.Table.from_batches([*kept, batch]).take(pa.array(stay))
             numbers, kept = numbers[stay], table.combine_chunks().to_batches()
         names = [
             each
-            for each in self._watched_columns()
+            for each in self._watched_columns(reference)
             if each in rows.schema.names and each not in self.labels
         ]
         return domain_classifier(

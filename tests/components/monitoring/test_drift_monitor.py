@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from penstock.components.base import Component, RunContext, output
+from penstock.components.evaluation import model_loader, write_flavor
 from penstock.components.monitoring.budget import Replay
 from penstock.components.monitoring.document import read_document
 from penstock.components.monitoring.drift_monitor import DriftMonitor
@@ -207,6 +208,120 @@ def test_the_first_windows_make_slices_too(tmp_path: Path) -> None:
         "DriftMonitor.slices is (), and the reference of model 'taxi' in "
         f"'{place}' was made with ('payment_type',). Wire a reference, or watch in "
         "another monitor_dir, where the next windows make one."
+    ) in str(raised.value)
+
+
+# --- scores that training data do not have
+
+
+@model_loader
+def of_the_fare(_: Path) -> Callable[[pa.RecordBatch], Any]:
+    return lambda batch: 1 / (1 + 10 / np.asarray(batch.column("fare")))
+
+
+@model_loader
+def of_the_fare_twice(folder: Path) -> Callable[[pa.RecordBatch], Any]:
+    score = of_the_fare(folder)
+    return lambda batch: np.stack([score(batch), 1 - score(batch)], axis=1)
+
+
+def served(folder: Path, loader: str) -> Pushes:
+    write_flavor(
+        folder / "Format-Serving", loader=f"{__name__}:{loader}", columns=["fare"]
+    )
+    return Pushes(name="Trainer", folder=folder)
+
+
+class Pushes(Component):
+    """Hand on a model that is on disk."""
+
+    folder: Path
+    model: Model = output()
+
+    def run(self, context: RunContext) -> None:
+        shutil.copytree(self.folder, self.model.path, dirs_exist_ok=True)
+
+
+def answered(table: pa.Table, times: float = 1.0) -> pa.Table:
+    """Return rows with the score that the model gave, or what was logged for it."""
+    score = 1 / (1 + 10 / table.column("fare").to_numpy())
+    return table.set_column(
+        table.column_names.index("score"), "score", pa.array(score * times)
+    )
+
+
+def watch_scores(
+    logged: Examples, folder: Path, loader: str | None, **how: Any
+) -> RunResult:
+    """Run a pipeline that watches scores beside training data without any."""
+    trained = examples(folder / "trained", rows(20_000, 0).drop(["logged_at", "score"]))
+    log, reference = given(logged, "Log"), given(trained, "Trained")
+    model = served(folder / "model", loader) if loader else None
+    drift = DriftMonitor(
+        examples=log.examples,
+        reference=(reference.examples,),
+        scored_by=model.model if model else None,
+        model="taxi",
+        monitor_dir=folder / "monitoring",
+        time="logged_at",
+        scores=("score",),
+        **how,
+    )
+    parts = [log, reference, *([model] if model else []), drift]
+    return run(Pipeline("watch", parts), folder, runner=LocalRunner())
+
+
+def test_the_served_model_says_the_scores_of_the_reference(tmp_path: Path) -> None:
+    # The score is logged as 0.9 of what the model says; nothing else has changed. Some
+    # rows are those of training.
+    new = rows(4_000, 1)
+    new = new.set_column(0, "trip", pa.array([f"1-{i}" for i in range(len(new))]))
+    asked = pa.concat_tables([rows(20_000, 0).slice(0, 300), new])
+    for times, answer in ((1.0, Answer.YES), (0.9, Answer.NO)):
+        folder = tmp_path / f"{times}"
+        day = answered(asked, times)
+        result = watch_scores(
+            examples(folder / "day", day, split="all"),
+            folder,
+            "of_the_fare",
+            id="trip",
+            together=True,
+        )
+        verdict = verdict_of(result)
+        assert verdict.answer is answer
+        document = read_document(verdict.file)
+        roles = {each["name"]: each["role"] for each in document["columns"]}
+        assert roles == {
+            "score": "score",
+            **dict.fromkeys(["fare", "miles", "payment_type"], "feature"),
+        }
+        # Scores are no values that serving computes otherwise than training.
+        assert document["skew"] is not None
+        assert document["skew"]["joined"] == 300
+        assert "score" not in {each["name"] for each in document["skew"]["columns"]}
+    assert verdict.properties["columns"] == ["score"]
+    assert verdict.reasons[0].startswith("Score 'score' drifted: values are smaller")
+
+
+def test_scores_that_nobody_gives_are_told(tmp_path: Path) -> None:
+    logged = examples(tmp_path / "day", rows(600, 1), split="all")
+    with pytest.raises(ComponentFailed) as raised:
+        watch_scores(logged, tmp_path, None)
+    assert (
+        "The reference does not have the scores 'score' (it has 'fare', 'miles', "
+        "'payment_type', 'trip'). Wire the served model, as Served(serving_dir), as "
+        "scored_by, so that it says them of the reference's rows; or leave them out of "
+        "scores."
+    ) in str(raised.value)
+
+
+def test_a_model_that_says_several_numbers_gives_no_score(tmp_path: Path) -> None:
+    logged = examples(tmp_path / "day", rows(600, 1), split="all")
+    with pytest.raises(ComponentFailed) as raised:
+        watch_scores(logged, tmp_path, "of_the_fare_twice")
+    assert (
+        "says 2 numbers of each row, and the score 'score' is one. Log the one that "
+        "counts, and let an output of the model be it."
     ) in str(raised.value)
 
 
