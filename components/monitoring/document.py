@@ -210,7 +210,10 @@ class DeploymentOf(TypedDict):
 
 
 class LabelsOf(TypedDict):
-    """Account of the labels, in rows; `share` is joined of all."""
+    """Account of the labels, in rows; `share` is joined of all.
+
+    `late` are those of the joined ones that came after the window was evaluated first.
+    """
 
     joined: int
     waiting: int

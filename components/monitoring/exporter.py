@@ -162,7 +162,10 @@ METRICS: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("model_name",),
         "Share of the rows whose label has come.",
     ),
-    "penstock_model_labels_late": (("model_name",), "Rows whose label is overdue."),
+    "penstock_model_labels_late": (
+        ("model_name",),
+        "Labels that came after the window was first evaluated.",
+    ),
     "penstock_model_retrain_triggered": (
         ("model_name", "reason"),
         "Training runs that were started, by the kind of reason.",

@@ -38,7 +38,7 @@ class Labeled:
 
     Attributes:
         joined: Labels that a row waited for.
-        late: Of these, labels of windows that had been evaluated.
+        late: Of these, labels of windows that had been evaluated before.
         known: Labels that were there already.
         unknown: Labels of ids that no row has; kept until one comes.
         conflicting: Labels that contradict one that was there.
@@ -62,7 +62,7 @@ class WindowLabels:
         rows: Rows of the window.
         joined: Rows whose label has come.
         waiting: Rows that wait.
-        late: Labels that came after the window was evaluated.
+        late: Of the joined ones, labels that came after the window was evaluated.
         expected: Share of the labels that ever come that should have come by now, by
             how they came before; None if nobody knows.
         complete: Whether enough labels are there to judge by.

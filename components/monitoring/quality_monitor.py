@@ -189,7 +189,9 @@ class QualityMonitor(Component):
             is_last = number == len(found) - 1
             before = [windows[each] for each in sorted(windows) if each < window]
             live = _Live(self, question, window, rows, context, error_rate)
-            stored, said, budget = live.looked_at(before, calibration, is_last=is_last)
+            stored, said, budget = live.looked_at(
+                before, windows.get(window), calibration, is_last=is_last
+            )
             windows[window] = stored
             context.logger.info(
                 "Window %s: %s rows, %s with labels.",
@@ -403,6 +405,7 @@ class _Live:
     def looked_at(
         self,
         before: Sequence[QualityWindow],
+        earlier: QualityWindow | None,
         calibration: cbpe.Calibration | None,
         *,
         is_last: bool,
@@ -411,6 +414,7 @@ class _Live:
 
         Args:
             before: The windows before it.
+            earlier: What was measured of it before, with the labels of then.
             calibration: Of the reference, if there is one.
             is_last: Whether it is the one that the verdict is about.
         """
@@ -430,7 +434,7 @@ class _Live:
         measured, thresholds, points = self._measured(log, labeled, budget, is_last)
         stored = daily.window_of(
             self._log, self._window, monitor.model, labeled, points, states
-        )
+        ).measured_before(earlier)
         said = verdict.nothing_said(stored)
         if not is_last:
             return stored, said, budget

@@ -193,11 +193,12 @@ def _label_account(quality: QualityOf) -> str:
     labels = quality["labels"]
     if labels is None:
         return ""
-    rows = labels["joined"] + labels["waiting"] + labels["late"]
+    rows = labels["joined"] + labels["waiting"]
+    late = labels["late"]
     return (
         f"{labels['joined']:,} of {rows:,} rows ({figures.percent(labels['share'])}) "
-        f"have their label; {labels['waiting']:,} wait for theirs, and "
-        f"{labels['late']:,} are overdue."
+        f"have their label; {labels['waiting']:,} wait for theirs."
+        + (f" {late:,} came after the window was first evaluated." if late else "")
     )
 
 

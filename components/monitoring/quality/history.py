@@ -69,6 +69,7 @@ class QualityWindow:
         confidence: Of the intervals.
         points: The metrics.
         detectors: States of detectors of concept drift at its end, by name.
+        late: How many labels came after it was measured first.
     """
 
     window: Window
@@ -79,6 +80,18 @@ class QualityWindow:
     confidence: float
     points: tuple[Point, ...]
     detectors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    late: int = 0
+
+    def measured_before(self, earlier: QualityWindow | None) -> QualityWindow:
+        """Return it with the labels that it did not have when it was measured before.
+
+        Args:
+            earlier: What was measured then; None if it never was.
+        """
+        if earlier is None:
+            return self
+        more = max(self.labeled - earlier.labeled, 0)
+        return dataclasses.replace(self, late=earlier.late + more)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that `from_json` reads; points column by column."""
@@ -91,6 +104,7 @@ class QualityWindow:
             "versions": dict(sorted(self.versions.items())),
             "rows": self.rows,
             "labeled": self.labeled,
+            "late": self.late,
             "confidence": self.confidence,
             "points": {
                 name: [_plain(getattr(each, name)) for each in self.points]
@@ -145,6 +159,7 @@ class QualityWindow:
                 float(value["confidence"]),
                 points,
                 dict(value["detectors"]),
+                int(value.get("late", 0)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(

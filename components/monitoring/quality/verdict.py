@@ -119,7 +119,7 @@ def nothing_said(window: QualityWindow) -> Said:
     labels = LabelsOf(
         joined=window.labeled,
         waiting=waiting,
-        late=0,
+        late=window.late,
         share=window.labeled / window.rows if window.rows else None,
     )
     quality = QualityOf(metrics=[], trends=[], labels=labels, estimate=None, concept=[])

@@ -104,6 +104,30 @@ def test_a_day_is_measured_slice_by_slice(tmp_path: Path) -> None:
     assert stored.labeled == ROWS
 
 
+def test_labels_that_came_after_the_first_look_are_told(tmp_path: Path) -> None:
+    found = []
+    evaluations: tuple[ModelEvaluation, ...] = ()
+    for look, labeled in enumerate((0.6, 0.9, 0.9, 1.0)):
+        live = run(
+            monitor(
+                a_day(tmp_path / f"logs-{look}", labeled=labeled),
+                evaluations=evaluations,
+            ),
+            tmp_path / f"{look}",
+        )
+        document = read_document(live.verdict.file)
+        assert document["quality"] is not None
+        labels = document["quality"]["labels"]
+        assert labels is not None
+        assert labels["joined"] + labels["waiting"] == ROWS
+        found.append((labels["joined"], labels["late"]))
+        evaluations = (live.evaluation,)
+    first = found[0][0]
+    assert [late for _, late in found] == [joined - first for joined, _ in found]
+    assert found[1] == found[2]
+    assert found[3] == (ROWS, ROWS - first)
+
+
 def test_it_measures_what_the_evaluation_command_does(tmp_path: Path) -> None:
     from penstock.pipelines.evaluate import Question, evaluate
 
