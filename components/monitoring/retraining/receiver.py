@@ -309,4 +309,14 @@ class Keeper:
                 if str(error) != self.trouble:
                     _log.error("Retraining waits: %s", error)
                 self.trouble = str(error)
+            except Exception as error:
+                # A thread that ended here would leave a receiver that takes alerts and
+                # starts nothing, and whose health is good.
+                trouble = (
+                    f"Retraining failed ({type(error).__name__}: {error}), which is a "
+                    "defect of penstock. Report it with the lines of the log."
+                )
+                if trouble != self.trouble:
+                    _log.exception("%s", trouble)
+                self.trouble = trouble
             self._wake.wait(self._poll_seconds)

@@ -533,15 +533,33 @@ def test_a_thread_does_what_nobody_asks_for(site: Site) -> None:
     assert site.starts.started == [1]
 
 
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (
+            OSError(12, "Cannot allocate memory"),
+            "[Errno 12] Cannot allocate memory",
+        ),
+        (
+            KeyError("taxi"),
+            "Retraining failed (KeyError: 'taxi'), which is a defect of penstock. "
+            "Report it with the lines of the log.",
+        ),
+    ],
+)
 def test_a_thread_that_cannot_says_so_and_goes_on(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    trouble: str,
 ) -> None:
     site.post(notification())
     tried: list[int] = []
 
     def start(decision: Decision) -> subprocess.Popen[bytes]:
         tried.append(decision.id)
-        raise OSError(12, "Cannot allocate memory")
+        raise error
 
     monkeypatch.setattr(site.receiver, "_start", start)
     keeper = Keeper(site.receiver, poll_seconds=0.01)
@@ -552,7 +570,7 @@ def test_a_thread_that_cannot_says_so_and_goes_on(
                 break
             keeper._stop.wait(0.01)
         keeper.close()
-    assert keeper.trouble == "[Errno 12] Cannot allocate memory"
+    assert keeper.trouble == trouble
     assert caplog.messages == ["Retraining waits: [Errno 12] Cannot allocate memory"]
 
 
