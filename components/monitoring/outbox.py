@@ -76,6 +76,7 @@ class Letter:
         said: Why it was not sent, at the last try.
         due: When it is tried next.
         made: When it was put.
+        tried: When it was tried first; 0 if it never was.
         serial: Of this very content of the key.
     """
 
@@ -89,6 +90,7 @@ class Letter:
     said: str = ""
     due: float = 0.0
     made: float = 0.0
+    tried: float = 0.0
     serial: int = 0
 
 
@@ -119,6 +121,7 @@ CREATE TABLE IF NOT EXISTS letters (
     tries INTEGER NOT NULL DEFAULT 0,
     fate TEXT NOT NULL DEFAULT 'waiting',
     said TEXT NOT NULL DEFAULT '',
+    tried REAL,
     ended REAL,
     UNIQUE (key, channel)
 );
@@ -131,7 +134,7 @@ CREATE TABLE IF NOT EXISTS memory (
 );
 """
 
-_FIELDS = "key, channel, body, thread, tries, fate, said, due, made, serial"
+_FIELDS = "key, channel, body, thread, tries, fate, said, due, made, tried, serial"
 
 
 class Outbox:
@@ -244,9 +247,9 @@ class Outbox:
     def revive(self) -> int:
         """Have dead letters tried again; return how many there were."""
         done = self._file.execute(
-            "UPDATE letters SET fate = 'waiting', tries = 0, made = ?, due = ?, "
+            "UPDATE letters SET fate = 'waiting', tries = 0, tried = NULL, due = ?, "
             "ended = NULL WHERE fate = 'dead'",
-            (self._clock(), self._clock()),
+            (self._clock(),),
         )
         return done.rowcount
 
@@ -363,14 +366,16 @@ class Outbox:
 
     def _failed(self, letter: Letter, error: NotSent, found: Delivery) -> None:
         now = self._clock()
-        if error.permanent or now - letter.made > self._give_up_seconds:
+        first = letter.tried or now
+        if error.permanent or now - first > self._give_up_seconds:
             self._end(letter, "dead", str(error))
             found.dead.append((letter, str(error)))
             return
         delay = max(backoff_seconds(letter.key, letter.tries), error.after_seconds)
         self._file.execute(
-            "UPDATE letters SET tries = tries + 1, due = ?, said = ? WHERE serial = ?",
-            (now + delay, str(error), letter.serial),
+            "UPDATE letters SET tries = tries + 1, tried = ?, due = ?, said = ? "
+            "WHERE serial = ?",
+            (first, now + delay, str(error), letter.serial),
         )
         found.kept.append((letter, str(error)))
 
@@ -415,7 +420,7 @@ def backoff_seconds(key: str, tries: int) -> float:
 
 
 def _letter(row: tuple[Any, ...]) -> Letter:
-    key, channel, body, thread, tries, fate, said, due, made, serial = row
+    key, channel, body, thread, tries, fate, said, due, made, tried, serial = row
     return Letter(
         key,
         channel,
@@ -426,5 +431,6 @@ def _letter(row: tuple[Any, ...]) -> Letter:
         said=said,
         due=due,
         made=made,
+        tried=tried or 0.0,
         serial=serial,
     )

@@ -145,6 +145,22 @@ def test_after_three_days_of_trying_a_letter_is_dead(
     assert 3 * 86_400 < clock() - began < 3 * 86_400 + 1.2 * LONGEST_DELAY_SECONDS
 
 
+def test_days_without_a_sender_are_no_days_of_trying(
+    outbox: Outbox, clock: Clock
+) -> None:
+    outbox.put(Letter("key", "a", b""))
+    clock.now += 5 * 86_400
+    found = outbox.deliver(refuse)
+    assert not found.dead
+    (letter,) = outbox.letters("waiting")
+    assert letter.tried == clock()
+    clock.now += 4 * 86_400
+    assert len(outbox.deliver(refuse).dead) == 1
+    # Revived, it has three days again.
+    assert outbox.revive() == 1
+    assert not outbox.deliver(refuse).dead
+
+
 def test_of_one_thread_the_later_letter_waits_for_the_earlier(
     outbox: Outbox, clock: Clock
 ) -> None:
