@@ -164,7 +164,8 @@ def _budget(thresholds: Thresholds) -> BudgetOf:
     return {
         "alerts_per_month": thresholds.budget,
         "expected_alerts_per_month": thresholds.expected,
-        "run_length_windows": thresholds.run_length,
+        # Of a replay without any alert the windows between two are not known.
+        "run_length_windows": thresholds.run_length if thresholds.expected else None,
         "level": thresholds.level,
         "k": thresholds.k,
         "m": thresholds.m,

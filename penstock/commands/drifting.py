@@ -17,11 +17,15 @@ from penstock.commands.terminal import (
     plain,
     print_json,
 )
+from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from penstock.components.monitoring.logs import LogTable
     from penstock.components.monitoring.profile import Profile
     from penstock.components.monitoring.reference import Reference
+    from penstock.components.monitoring.thresholds import Thresholds
     from penstock.components.monitoring.watched import Look, Watched
 
 ModelOption = Annotated[
@@ -177,15 +181,21 @@ def drift(
     from penstock.components.monitoring.watched import Policy, Watched
     from penstock.components.monitoring.windows import DAY, HOUR, Window
 
-    if slice_by and reference is None:
-        raise typer.BadParameter(
-            f"{', '.join(slice_by)}: slices are those of a reference, and none is "
-            "given. Pass --reference, too; they stay until another one is.",
-            param_hint="--slice",
-        )
     importances = _importances(importance or [])
     policy = Policy(budget=budget, k=k, m=m, min_rows=min_rows)
     watched = Watched(folder, model)
+    for option, names in (("--category", category), ("--slice", slice_by)):
+        if names and reference is None:
+            raise typer.BadParameter(
+                f"{quoted(names)} would change the reference, and none is made. Pass "
+                "--reference, too.",
+                param_hint=option,
+            )
+    if junit is not None and not junit.absolute().parent.is_dir():
+        raise DataError(
+            f"'{junit}' cannot be written: there is no folder '{junit.parent}'. Make "
+            "it first."
+        )
     found = read_log(
         *log,
         window=Window.day(day) if day else None,
@@ -198,14 +208,17 @@ def drift(
         ),
         version=version or None,
     )
+    _check_times(found)
     with (
         tempfile.TemporaryDirectory(prefix="penstock-") as scratch,
         noise_kept(Path(scratch), verbose=False),
         watched.alone(),
     ):
-        counts = _reference(
-            watched, reference, split, found, category or [], slice_by or []
+        others = {id_column, time_column, version_column, probability}
+        counts, lacking = _reference(
+            watched, reference, split, found, category or [], slice_by or [], others
         )
+        _check_watched("--importance", importances, counts)
         profiles = _profiles(watched, found, counts, HOUR if hourly else DAY)
         looks = [watched.look(each, counts, policy, importances) for each in profiles]
     last = looks[-1]
@@ -215,7 +228,9 @@ def drift(
         print_json([each.document for each in looks])
     else:
         said = remarks_on_grid(counts.grid) if reference is not None else ()
-        _print_looks(looks, (*found.notes, *said, *remarks_on(profiles[-1])))
+        unwatched = _not_watched(found, counts, lacking)
+        remarks = remarks_on(profiles[-1])
+        _print_looks(looks, (*found.notes, *unwatched, *said, *remarks))
     raise typer.Exit(_code(last.decision.state))
 
 
@@ -234,7 +249,10 @@ def backtest(
 
     policy = Policy(budget=budget, k=k, m=m, min_rows=min_rows)
     watched = Watched.existing(folder, model)
-    found = watched.backtest(policy, _importances(importance or []))
+    importances = _importances(importance or [])
+    if importances and (reference := watched.reference(history=False)) is not None:
+        _check_watched("--importance", importances, reference)
+    found = watched.backtest(policy, importances)
     if as_json:
         print_json(found.to_json())
         return
@@ -252,13 +270,22 @@ def backtest(
     console.print(
         f"{len(found.episodes)} alerts in {found.decided} windows with enough rows, of "
         f"{len(found.decisions)}: {found.alerts_per_month:.2f} a month (95 % interval "
-        f"{low:.2f} to {high:.2f}), where without drift {thresholds.expected:.2f} are "
-        f"expected, one in {thresholds.run_length:.0f} windows.",
+        f"{low:.2f} to {high:.2f}), where without drift {_expected(thresholds)}.",
         markup=False,
         soft_wrap=True,
     )
     for note in thresholds.notes:
         console.print(note, style="dim", markup=False, soft_wrap=True)
+
+
+def _expected(thresholds: Thresholds) -> str:
+    # Of a replay without any alert the windows between two are not known.
+    if not thresholds.expected:
+        return "none are expected: the replay came to none"
+    return (
+        f"{thresholds.expected:.2f} are expected, one in {thresholds.run_length:.0f} "
+        "windows"
+    )
 
 
 def _importances(given: list[str]) -> dict[str, float]:
@@ -278,6 +305,55 @@ def _importances(given: list[str]) -> dict[str, float]:
     return found
 
 
+def _check_watched(option: str, names: Iterable[str], reference: Reference) -> None:
+    known = [column.name for column in reference.grid]
+    for name in names:
+        if name not in known:
+            raise DataError(
+                f"{option} names the column '{name}', which is not watched (those "
+                f"that are: {quoted(known)}).{did_you_mean(name, known)}"
+            )
+
+
+def _check_times(log: LogTable) -> None:
+    """Refuse rows of which nobody knows the window: all would be of 1970.
+
+    Raises:
+        DataError: If they have no times.
+    """
+    if not log.times.any():
+        raise DataError(
+            f"{log.subject} does not say when its rows were logged, so they are of no "
+            "window. Name the column that does as --time."
+        )
+
+
+def _not_watched(log: LogTable, reference: Reference, lacking: list[str]) -> list[str]:
+    """Return sentences on columns that only one side has.
+
+    Args:
+        log: What was logged.
+        reference: What it is compared with.
+        lacking: Columns that it was not made of because the log has none of them.
+    """
+    known = {column.name for column in reference.grid}
+    scores = [each for each in log.scores if each not in known]
+    features = [each for each in log.features if each not in known]
+    found = []
+    if scores:
+        found.append(
+            f"Not watched are the scores {quoted(scores)}, which the reference does "
+            "not have. Pass a --reference of rows that the model has answered."
+        )
+    if features:
+        found.append(
+            f"Not watched are {quoted(features)}, which the reference does not have."
+        )
+    if lacking:
+        found.append(f"Not watched are {quoted(lacking)}, which the log does not have.")
+    return found
+
+
 def _reference(
     watched: Watched,
     data: Path | None,
@@ -285,14 +361,17 @@ def _reference(
     log: LogTable,
     categories: list[str],
     slices: list[str],
-) -> Reference:
-    """Return the reference that counts: what was given, or what was given before."""
+    others: set[str],
+) -> tuple[Reference, list[str]]:
+    """Return the reference that counts: what was given, or what was given before.
+
+    Also the columns that it could not be made of, because the log has none of them.
+    """
     import tempfile
 
     from penstock.components.columns.examples import schema_of
     from penstock.components.monitoring.reference import Reference
     from penstock.pipelines.evaluate import open_data
-    from penstock.schemas.errors import DataError
 
     if data is None:
         known = watched.reference()
@@ -301,11 +380,12 @@ def _reference(
                 f"Model '{watched.model}' has no reference yet. Pass what it was "
                 "trained on as --reference."
             )
-        return known
+        return known, []
     with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
         examples, splits = open_data(data, _splits(data, split), Path(scratch))
         logged = set(log.table.column_names)
-        shared = [name for name in schema_of(examples).names if name in logged]
+        names = schema_of(examples).names
+        shared = [name for name in names if name in logged]
         if not shared:
             raise DataError(
                 f"'{data}' and {log.subject} have no column in common. Name the data "
@@ -322,8 +402,9 @@ def _reference(
             categories=[each for each in categories if each in shared],
             slices=slices,
         )
+    _check_watched("--category", categories, made)
     watched.use(made)
-    return made
+    return made, [each for each in names if each not in logged | others]
 
 
 def _splits(data: Path, split: str) -> tuple[str, ...]:

@@ -618,7 +618,7 @@ def test_a_log_is_looked_at_and_the_past_decided_about_again(
     by = "--slice=payment_type"
     said = penstock("drift", logs, *where, *columns, by)
     assert said.code == 2
-    assert "slices are those of a reference, and none is given" in said.err
+    assert "'payment_type' would change the reference, and none is made." in said.err
     penstock("drift", logs, *where, *columns, reference, by)
     said = penstock("drift", logs, *where, *columns, "--json")
     fare = next(each for each in said.json[-1]["columns"] if each["name"] == "fare")
@@ -688,3 +688,87 @@ def test_what_numbers_leave_out_is_told(tmp_path: Path, penstock: Call) -> None:
     again = penstock(*asked, "--time=logged_at")
     assert of_window in again.out
     assert of_reference not in again.out
+
+
+def test_rows_of_no_window_are_refused(
+    logs: Path, trained_on: Examples, tmp_path: Path, penstock: Call
+) -> None:
+    asked = ("drift", logs / "0.parquet", "--model=taxi", f"--dir={tmp_path / 'kept'}")
+    said = penstock(*asked, "--id=trip", f"--reference={trained_on.uri}")
+    assert said.code == 1
+    assert said.err.strip() == (
+        f"The log '{logs / '0.parquet'}' does not say when its rows were logged, so "
+        "they are of no window. Name the column that does as --time."
+    )
+
+
+def test_columns_that_one_side_lacks_are_told(tmp_path: Path, penstock: Call) -> None:
+    trained = rows(2_000, 0)
+    trained = trained.drop(["trip", "logged_at", "score"])
+    trained = trained.append_column("tipped", [[0, 1] * 1_000])
+    log = tmp_path / "day.parquet"
+    pq.write_table(rows(2_000, 1).append_column("app", [["3.1"] * 2_000]), log)
+    where = ("--model=taxi", f"--dir={tmp_path / 'kept'}")
+    asked = ("drift", log, *where, "--id=trip", "--time=logged_at", "--score=score")
+    reference = examples(tmp_path / "trained", trained)
+    said = penstock(*asked, f"--reference={reference.uri}")
+    assert said.code == 0, said.err
+    of_score = (
+        "Not watched are the scores 'score', which the reference does not have. Pass a "
+        "--reference of rows that the model has answered."
+    )
+    of_app = "Not watched are 'app', which the reference does not have."
+    of_label = "Not watched are 'tipped', which the log does not have."
+    assert all(each in said.out for each in (of_score, of_app, of_label))
+    # The log is another one each day; what the reference was made of is not.
+    again = penstock(*asked)
+    assert of_score in again.out and of_app in again.out
+    assert of_label not in again.out
+
+
+def test_columns_that_options_name_have_to_be_watched(
+    logs: Path, trained_on: Examples, tmp_path: Path, penstock: Call
+) -> None:
+    where = ("--model=taxi", f"--dir={tmp_path / 'kept'}")
+    asked = ("drift", logs / "0.parquet", *where, "--id=trip", "--time=logged_at")
+    reference = f"--reference={trained_on.uri}"
+    said = penstock(*asked, reference, "--category=fair")
+    assert said.code == 1
+    assert said.err.startswith(
+        "--category names the column 'fair', which is not watched (those that are: "
+    )
+    assert said.err.strip().endswith("Did you mean 'fare'?")
+    assert not (tmp_path / "kept" / "taxi" / "reference.json").exists()
+    assert penstock(*asked, reference).code == 0
+    for verb in (asked, ("backtest", *where)):
+        said = penstock(*verb, "--importance=fair=0.3")
+        assert said.code == 1
+        assert "--importance names the column 'fair', which is not watched" in said.err
+    said = penstock(*asked, "--category=fare")
+    assert said.code == 2
+    assert "'fare' would change the reference, and none is made." in said.err
+
+
+def test_junit_that_cannot_be_written_is_told_before(
+    logs: Path, tmp_path: Path, penstock: Call
+) -> None:
+    junit = tmp_path / "none" / "junit.xml"
+    said = penstock("drift", logs, "--model=taxi", f"--junit={junit}")
+    assert said.code == 1
+    assert said.err.strip() == (
+        f"'{junit}' cannot be written: there is no folder '{junit.parent}'. Make it "
+        "first."
+    )
+
+
+def test_a_replay_without_alerts_names_no_run_length(
+    logs: Path, trained_on: Examples, tmp_path: Path, penstock: Call
+) -> None:
+    where = ("--model=taxi", f"--dir={tmp_path / 'kept'}")
+    asked = ("drift", logs / "0.parquet", *where, "--id=trip", "--time=logged_at")
+    rare = "--alerts-per-month=0.001"
+    said = penstock(*asked, f"--reference={trained_on.uri}", rare, "--json")
+    assert said.json[0]["budget"]["expected_alerts_per_month"] == 0
+    assert said.json[0]["budget"]["run_length_windows"] is None
+    past = penstock("backtest", *where, rare)
+    assert "none are expected: the replay came to none." in past.out
