@@ -587,8 +587,9 @@ class Input:
             return None
         if self.many and isinstance(value, list | tuple):
             return tuple(self._one(component, item) for item in value)
-        # A promise of several artifacts stands for the tuple that it resolves to.
-        return self._one(component, value)
+        one = self._one(component, value)
+        # `reference=train.examples` is a tuple of one.
+        return (one,) if self.many else one
 
     def _one(self, component: Component, value: Any) -> Artifact:
         if isinstance(value, self.kind):

@@ -100,6 +100,42 @@ def test_not_enough_data_exits_with_4(
     assert "'Check.anomalies' says not enough data" in said.err
 
 
+@pytest.mark.parametrize(
+    ("state", "code", "word"),
+    [
+        ("ok", 0, "ok"),
+        ("watch", 0, "watch"),
+        ("alert", 3, "alert"),
+        ("insufficient_data", 4, "insufficient data"),
+    ],
+)
+def test_what_a_monitor_says_is_told_though_it_gates_nothing(
+    state: str, code: int, word: str, tmp_path: Path, penstock: Callable[..., Said]
+) -> None:
+    file = tmp_path / "watching.py"
+    file.write_text(
+        "from penstock import Pipeline\n"
+        "from penstock.components import Component, output\n"
+        "from penstock.schemas.artifacts import DriftVerdict\n"
+        "class Monitor(Component):\n"
+        "    state: str\n"
+        "    verdict: DriftVerdict = output()\n"
+        "    def run(self, context):\n"
+        "        self.verdict.decide(self.state)\n"
+        "        self.verdict.set_reasons(['\\'fare\\' [0, 1] is as it is.'])\n"
+        "        self.verdict.properties['window'] = '2026-11-30'\n"
+        f"p = Pipeline('p', [Monitor(state='{state}')])\n"
+    )
+    asked = ("run", f"{file}:p", "--runner=local", "--root", tmp_path / "root")
+    for _ in range(2):  # made, and from the cache
+        said = penstock(*asked)
+        assert (said.code, said.err) == (code, "")
+        told = said.out.splitlines()[-3:]
+        assert told[0] == f"Monitor: {word}, 2026-11-30"
+        assert told[1] == "- 'fare' [0, 1] is as it is."
+        assert told[2].startswith(f"in {tmp_path / 'root' / 'p' / 'Monitor'}")
+
+
 def test_a_failure_exits_with_1_and_names_the_log(
     tmp_path: Path, penstock: Callable[..., Said]
 ) -> None:

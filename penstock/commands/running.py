@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from penstock.pipelines.execution import Execution
     from penstock.pipelines.pipeline import Pipeline
     from penstock.pipelines.run import RunResult
+    from penstock.schemas.artifacts import Verdict
 
 
 def run(
@@ -200,11 +201,27 @@ def exit_code(result: RunResult) -> int:
 
     if result.state is RunState.STOPPED:
         return answer_code(result.answer or Answer.NO)
+    if result.state is RunState.COMPLETE:
+        # What a monitor says is what its pipeline was run for, gate or not.
+        said = {verdict.answer for _, verdict in _watched(result)}
+        for answer in (Answer.NO, Answer.NOT_ENOUGH_DATA):
+            if answer in said:
+                return answer_code(answer)
     return {
         RunState.COMPLETE: DONE,
         RunState.FAILED: ERROR,
         RunState.CANCELED: CANCELED,
     }[result.state]
+
+
+def _watched(result: RunResult) -> Iterator[tuple[str, Verdict]]:
+    """Yield what monitors said in a run, with the names of the components."""
+    from penstock.schemas.artifacts import DriftVerdict, QualityVerdict
+
+    for each in result.executions.values():
+        for made in each.outputs.values():
+            if isinstance(made, DriftVerdict | QualityVerdict):
+                yield each.component, made
 
 
 @contextmanager
@@ -302,6 +319,14 @@ def _report(result: RunResult, root: Path, *, as_json: bool) -> None:
     console.print(table)
     summary = f"{styled(result.state.value)} in {result.seconds:.1f} s"
     console.print(f"{summary}, in {root}")
+    for name, verdict in _watched(result):
+        word = str(verdict.properties.get("verdict", "")).lower().replace("_", " ")
+        window = verdict.properties.get("window", "")
+        console.print(f"{name}: {word}, {window}", markup=False, soft_wrap=True)
+        # A run that it stopped says why below.
+        for reason in () if result.reason else verdict.reasons:
+            console.print(f"- {reason}", markup=False, soft_wrap=True)
+        console.print(f"in {verdict.path}", markup=False, soft_wrap=True)
     if result.reason:
         new_console(stderr=True).print(result.reason, markup=False)
     for sentence in result.hook_errors:

@@ -225,6 +225,8 @@ def test_a_field_of_many_takes_lists_and_tuples() -> None:
     assert Learn(examples=one, more=(one, two)).more == (one, two)
     listed: Any = [one, two]
     assert Learn(examples=one, more=listed).inputs["more"] == (one, two)
+    alone: Any = one
+    assert Learn(examples=one, more=alone).more == (one,)
     assert text_of(lambda: Learn(examples=one, more=(one, Model("/m")))) == (  # type: ignore[arg-type]
         "Learn.more takes Examples, got Model. Wire an output of type Examples to it."
     )
