@@ -112,10 +112,10 @@ def test_not_enough_data_exits_with_4(
 def test_what_a_monitor_says_is_told_though_it_gates_nothing(
     state: str, code: int, word: str, tmp_path: Path, penstock: Callable[..., Said]
 ) -> None:
-    file = tmp_path / "watching.py"
+    file = tmp_path / f"watching_{state}.py"
     file.write_text(
         "from penstock import Pipeline\n"
-        "from penstock.components import Component, output\n"
+        "from penstock import Component, output\n"
         "from penstock.schemas.artifacts import DriftVerdict\n"
         "class Monitor(Component):\n"
         "    state: str\n"

@@ -268,7 +268,8 @@ def backtest(
             console.print(f"  {reason}", markup=False, soft_wrap=True)
     low, high = found.interval
     console.print(
-        f"{len(found.episodes)} alerts in {found.decided} windows with enough rows, of "
+        f"{_counted(len(found.episodes), 'alert')} in "
+        f"{_counted(found.decided, 'window')} with enough rows, of "
         f"{len(found.decisions)}: {found.alerts_per_month:.2f} a month (95 % interval "
         f"{low:.2f} to {high:.2f}), where without drift {_expected(thresholds)}.",
         markup=False,
@@ -276,6 +277,10 @@ def backtest(
     )
     for note in thresholds.notes:
         console.print(note, style="dim", markup=False, soft_wrap=True)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _expected(thresholds: Thresholds) -> str:

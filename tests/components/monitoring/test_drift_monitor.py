@@ -611,7 +611,7 @@ def test_a_log_is_looked_at_and_the_past_decided_about_again(
     past = penstock("backtest", *where)
     assert past.code == 0
     assert "alert 2026-11-05" in past.out
-    assert "1 alerts in 4 windows with enough rows, of 4: 7.60 a month" in past.out
+    assert "1 alert in 4 windows with enough rows, of 4: 7.60 a month" in past.out
     strict = penstock("backtest", *where, "--min-rows=5000", "--json")
     assert set(strict.json["states"].values()) == {"insufficient_data"}
     # Slices are those of a reference, and stay with it.
