@@ -24,7 +24,7 @@ from penstock.components.monitoring.measures import (
 )
 from penstock.components.monitoring.procedures import deflated
 from penstock.components.monitoring.thresholds import Thresholds, column_level
-from penstock.components.monitoring.windows import Window
+from penstock.components.monitoring.windows import Window, is_recent
 from penstock.schemas.errors import DataError
 
 __all__ = [
@@ -156,8 +156,8 @@ def decide(
     """Decide about the last one of some windows.
 
     Args:
-        evidence: Of the last windows, the current one last; those before the last m
-            with enough rows are not looked at.
+        evidence: Of the last windows, the current one last; looked at are the last m
+            with enough rows, of its length, and not longer ago than four times m.
         thresholds: What it takes.
         importances: Of columns to the model, in any unit; for the ranking.
 
@@ -177,7 +177,12 @@ def decide(
             level=thresholds.level,
             reference_id=current.reference_id,
         )
-    enough = [each for each in evidence if each.rows >= thresholds.min_rows]
+    enough = [
+        each
+        for each in evidence[:-1]
+        if each.rows >= thresholds.min_rows
+        and is_recent(each.window, current.window, thresholds.m)
+    ] + [current]
     judged = _Judged(enough[-thresholds.m :], thresholds, importances or {})
     alerts = judged.ranked(judged.found(judged.over, thresholds.level))
     named = {each.column for each in alerts}
@@ -330,7 +335,9 @@ class _Judged:
             score=score,
             windows=tuple(window.window.name for window in seen),
             slices=tuple(slices),
-            explanation=_explanation(evidence, plainest, where),
+            explanation=_explanation(
+                evidence, plainest, where, _often(len(seen), len(self.windows))
+            ),
         )
 
     def _drifted_slices(self, name: str) -> list[str]:
@@ -362,7 +369,10 @@ class _Judged:
 
 
 def _explanation(
-    column: ColumnEvidence, clearest: Measure | None, slices: Sequence[str]
+    column: ColumnEvidence,
+    clearest: Measure | None,
+    slices: Sequence[str],
+    often: str,
 ) -> str:
     parts = [f"{_ROLES[column.role]} '{column.name}' drifted"]
     if slices:
@@ -373,7 +383,15 @@ def _explanation(
         clearest is None or clearest.drift_type not in ("missing", "unseen", "type")
     ):
         parts.append(f"; {column.moved}")
-    return "".join(parts) + "."
+    return "".join(parts) + f"{often}."
+
+
+def _often(seen: int, windows: int) -> str:
+    """Return in how many windows a column was as it is now, where that says more."""
+    if seen < 2:
+        return ""
+    some = "both" if seen == windows == 2 else f"{seen}"
+    return f"; it was so in {some} of the last {windows} windows"
 
 
 def _reasons(

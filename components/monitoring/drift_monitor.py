@@ -73,8 +73,10 @@ class DriftMonitor(Component):
         version: Column of the version of the model that answered.
         probability: Column of the probability with which a row was logged. Rows are
             thinned to the smallest one, so that they are a fair sample.
-        columns: The columns to watch; all that the reference has, but those that are
-            named below for something else, if none are named.
+        columns: The columns to watch; if none are named, all that both the reference
+            and the logs have when the reference is made, but those that are named
+            here for something else. What only the reference has then, as the label, is
+            told in the log of the component and not watched.
         scores: Columns of what the model answered; tested first, with a share of the
             budget of its own.
         labels: Columns of the truth, where it is logged; likewise.
@@ -96,6 +98,7 @@ class DriftMonitor(Component):
         importances: Of columns to the model, in any unit; for the ranking.
         id: Column of the ids of rows, in `examples` and in `reference`: values of the
             last window are laid beside those that rows of the same id had in training.
+            Without a reference it is only not watched.
         skew_tolerated: Share of rows whose value in a column may differ from that of
             training; more, beyond chance, is an alert.
         together: Whether to ask a classifier, too, whether it can tell rows of the last
@@ -162,11 +165,10 @@ class DriftMonitor(Component):
                 f"{self.name}.skew_tolerated is {self.skew_tolerated}, and is a share "
                 "of rows. Pass a number from 0 to below 1."
             )
-        if self.reference is None and (self.id or self.together):
-            name = "id" if self.id else "together"
+        if self.reference is None and self.together:
             raise PipelineError(
-                f"{self.name}.{name} is {getattr(self, name)!r}, which takes rows of "
-                "the reference, and there is none. Wire one, or leave it out."
+                f"{self.name}.together is True, which takes rows of the reference, and "
+                "there is none. Wire one, or leave it out."
             )
 
     def why_stale(self) -> str:
@@ -262,13 +264,22 @@ class DriftMonitor(Component):
         from penstock.components.monitoring.remarks import remarks_on_grid
 
         context.logger.info("Making the reference of %s", self._subject())
+        columns = self._watched_columns(rows)
+        others = {self.time, self.version, self.probability, self.id}
+        lacking = [each for each in rows.names if each not in {*columns, *others}]
+        if lacking and not self.columns:
+            context.logger.warning(
+                "Not watched are %s, which '%s' does not have.",
+                quoted(lacking),
+                self.examples.uri,
+            )
         made = Reference.of(
             rows,
             model=self.model,
             time_column=self.time if self._has_reference_times() else None,
             seconds=self._seconds,
             season=self.season,
-            columns=self._watched_columns(rows),
+            columns=columns,
             roles=self._roles(),  # type: ignore[arg-type]
             categories=self.categories,
             slices=self.slices,
@@ -328,15 +339,17 @@ class DriftMonitor(Component):
         )
 
     def _watched_columns(self, rows: ReferenceRows | None = None) -> list[str]:
-        """Return the columns to watch: those that are named, or the reference's."""
+        """Return the columns to watch: those that are named, or that both have."""
         from penstock.components.columns.examples import schema_of
 
         if self.columns:
             named = [*self.columns, *self.scores, *self.labels]
             return list(dict.fromkeys(named))
-        known = schema_of(self.examples).names if rows is None else rows.names
+        logged = schema_of(self.examples).names
+        known = logged if rows is None else rows.names
         others = {self.time, self.version, self.probability, self.id}
-        return [name for name in known if name not in others]
+        both = {*logged, *self.scores, *self.labels}
+        return [name for name in known if name in both and name not in others]
 
     def _roles(self) -> dict[str, str]:
         return {

@@ -184,7 +184,7 @@ def _parsed(column: pa.Array, subject: str, name: str) -> pa.Array:
     except pa.ArrowInvalid as error:
         raise DataError(
             f"Column '{name}' of {subject} has a text that is no time: "
-            f"{str(error).splitlines()[0]} Write times in ISO 8601, as in "
+            f"{str(error).splitlines()[0].rstrip('.')}. Write times in ISO 8601, as in "
             "'2026-11-30T12:00:00Z'."
         ) from error
 

@@ -93,7 +93,7 @@ class QualityMonitor(Component):
 
     examples: Examples
     reference: Examples | None = None
-    evaluations: tuple[ModelEvaluation, ...] = ()
+    evaluations: tuple[ModelEvaluation, ...] | None = None
     label: str
     prediction: str
     model: str = "model"
@@ -211,7 +211,7 @@ class QualityMonitor(Component):
         found = []
         if self.history_dir is not None:
             found += history.read_windows(self.history_dir)
-        for each in self.evaluations:
+        for each in self.evaluations or ():
             folder = each.path / history.FOLDER
             if not folder.is_dir():
                 raise DataError(

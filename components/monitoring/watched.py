@@ -41,7 +41,7 @@ from penstock.components.monitoring.reference import (
     write_reference,
 )
 from penstock.components.monitoring.replay import Backtest, replay
-from penstock.components.monitoring.windows import DAY, Window
+from penstock.components.monitoring.windows import DAY, Window, is_alike, is_recent
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 _CURRENT = "reference.json"
@@ -300,8 +300,12 @@ class Watched:
                 f"No window of model '{self.model}' was compared with its reference "
                 f"{reference.id} yet. Look at some with penstock drift."
             )
-        rows = sorted(each.rows for each in windows)[len(windows) // 2]
         seconds = windows[-1].window.seconds
+        # A model that was watched by days and by hours is decided about as it is now.
+        windows = tuple(
+            each for each in windows if is_alike(each.window, windows[-1].window)
+        )
+        rows = sorted(each.rows for each in windows)[len(windows) // 2]
         if not reference.season:
             thresholds = self.thresholds(reference, rows, seconds, policy)
             return replay(reference.profile, windows, thresholds, importances)
@@ -339,7 +343,9 @@ class Watched:
         found = []
         for path in folder.glob(f"*/{_EVIDENCE}") if folder.exists() else ():
             kept = WindowEvidence.from_json(json.loads(path.read_text("utf-8")))
-            if kept.window.end <= window.start and kept.reference_id == reference.id:
+            if kept.reference_id == reference.id and is_recent(
+                kept.window, window, thresholds.m
+            ):
                 found.append(kept)
         found.sort(key=lambda each: each.window)
         enough = [each for each in found if each.rows >= thresholds.min_rows]

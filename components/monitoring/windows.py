@@ -126,3 +126,20 @@ def _time(seconds: float) -> datetime.datetime:
     return datetime.datetime(1970, 1, 1, tzinfo=_UTC) + datetime.timedelta(
         seconds=seconds
     )
+
+
+def is_alike(one: Window, other: Window) -> bool:
+    """Return whether windows are of one length; months and leap seconds may differ."""
+    return abs(one.seconds - other.seconds) <= 0.2 * other.seconds
+
+
+def is_recent(before: Window, window: Window, m: int) -> bool:
+    """Return whether a window may count as one of the last m before another.
+
+    Days without traffic, as weekends, may lie between; what is longer ago than four
+    times as many windows says nothing of now.
+    """
+    oldest = window.start - 4 * m * window.seconds
+    return is_alike(before, window) and oldest <= before.start < before.end <= (
+        window.start
+    )

@@ -162,6 +162,13 @@ def drift(
     min_rows: MinRowsOption = 500,
     k: KOption = 2,
     m: MOption = 3,
+    first: Annotated[
+        bool,
+        typer.Option(
+            "--first-of-id",
+            help="Take the first row of each id, where requests are logged twice.",
+        ),
+    ] = False,
     junit: Annotated[
         Path | None,
         typer.Option("--junit", metavar="FILE", help="Write JUnit XML of it, for CI."),
@@ -176,7 +183,7 @@ def drift(
 
     from penstock.components.columns.whole import write_whole
     from penstock.components.monitoring.junit import render_junit
-    from penstock.components.monitoring.logs import LogFormat, read_log
+    from penstock.components.monitoring.logs import LogFormat, LogRules, read_log
     from penstock.components.monitoring.remarks import remarks_on, remarks_on_grid
     from penstock.components.monitoring.watched import Policy, Watched
     from penstock.components.monitoring.windows import DAY, HOUR, Window
@@ -206,6 +213,10 @@ def drift(
             probability=probability or None,
             scores=tuple(score or ()),
         ),
+        # Rows are divided into windows by their times, in whatever order they come.
+        rules=LogRules(
+            on_backwards="accept", on_duplicate="first" if first else "refuse"
+        ),
         version=version or None,
     )
     _check_times(found)
@@ -219,6 +230,15 @@ def drift(
             watched, reference, split, found, category or [], slice_by or [], others
         )
         _check_watched("--importance", importances, counts)
+        _check_not_watched(
+            {
+                "--id": id_column,
+                "--time": time_column,
+                "--version-column": version_column,
+                "--probability": probability,
+            },
+            counts,
+        )
         profiles = _profiles(watched, found, counts, HOUR if hourly else DAY)
         looks = [watched.look(each, counts, policy, importances) for each in profiles]
     last = looks[-1]
@@ -317,6 +337,21 @@ def _check_watched(option: str, names: Iterable[str], reference: Reference) -> N
             raise DataError(
                 f"{option} names the column '{name}', which is not watched (those "
                 f"that are: {quoted(known)}).{did_you_mean(name, known)}"
+            )
+
+
+def _check_not_watched(named: dict[str, str], reference: Reference) -> None:
+    """Refuse columns that are named for something else than what they are watched as.
+
+    Raises:
+        DataError: If one is: in every row it would be missing.
+    """
+    for option, name in named.items():
+        if name in reference.grid:
+            raise DataError(
+                f"{option} names '{name}', which the reference of model "
+                f"'{reference.model}' watches as a {reference.grid[name].role}. Pass "
+                f"the --reference again, or leave {option} out."
             )
 
 

@@ -28,6 +28,7 @@ from penstock.components.monitoring.measures import (
 from penstock.components.monitoring.profile import ColumnProfile, Profile
 from penstock.components.monitoring.profiling import profile_column, profile_table
 from penstock.components.monitoring.reference import Reference
+from penstock.components.monitoring.windows import DAY, Window, is_recent
 from penstock.schemas.errors import DataError
 from tests.components.monitoring.drifting import (
     day,
@@ -303,6 +304,40 @@ def test_a_column_whose_days_vary_needs_more() -> None:
     assert decide(evidence, thresholds()).state == "alert"
     varied = decide(evidence, thresholds(inflation={"fare": 9.0}))
     assert varied.state in ("ok", "watch")
+
+
+def test_an_alert_of_several_windows_says_so() -> None:
+    found = compared(window(1, shift=0.07), window(2), window(3, shift=0.07))
+    assert (
+        decide(found, thresholds())
+        .reasons[0]
+        .endswith("; it was so in 2 of the last 3 windows.")
+    )
+    clear = decide(compared(window(1), window(2, shift=0.2)), thresholds())
+    assert "it was so" not in clear.reasons[0]
+
+
+def test_windows_of_long_ago_or_of_another_length_do_not_count() -> None:
+    limits = thresholds()
+    # Drift that one window does not show and two do.
+    pairs = (compared(*(window(i, shift=0.07) for i in (n, n + 1))) for n in range(99))
+    before, last = next(
+        (one, two)
+        for one, two in pairs
+        if decide([two], limits).state != "alert"
+        and decide([one, two], limits).state == "alert"
+    )
+    end = last.window.start
+    for earlier, counts in (
+        (Window(end - 3 * DAY, end - 2 * DAY), True),
+        (Window(end - 12 * DAY, end - 11 * DAY), True),
+        (Window(end - 13 * DAY, end - 12 * DAY), False),
+        (Window(end - 3_600, end), False),
+    ):
+        other = dataclasses.replace(before, window=earlier)
+        assert (decide([other, last], limits).state == "alert") == counts
+        assert is_recent(earlier, last.window, limits.m) == counts
+    assert not is_recent(last.window, last.window, limits.m)
 
 
 def test_slices_are_named_where_only_they_drifted() -> None:

@@ -325,6 +325,38 @@ def test_a_model_that_says_several_numbers_gives_no_score(tmp_path: Path) -> Non
     ) in str(raised.value)
 
 
+def test_what_logs_do_not_have_when_the_reference_is_made_is_not_watched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = rows(20_000, 0).drop(["trip", "logged_at"])
+    label = pa.array(np.arange(20_000) % 2)
+    trained = examples(tmp_path / "trained", training.append_column("paid", label))
+    logged = examples(tmp_path / "day", rows(4_000, 1), split="all")
+    verdict = verdict_of(watch(logged, tmp_path, trained))
+    assert verdict.answer is Answer.YES
+    document = read_document(verdict.file)
+    assert "paid" not in {each["name"] for each in document["columns"]}
+    assert any(
+        each.startswith("Not watched are 'paid', which '") for each in caplog.messages
+    )
+    # What is gone later is drift.
+    later = rows(4_000, 2, day=1).drop(["miles"])
+    gone = examples(tmp_path / "later", later, split="all")
+    verdict = verdict_of(watch(gone, tmp_path, trained))
+    assert verdict.answer is Answer.NO
+    assert verdict.reasons[0].startswith(
+        "Feature 'miles' drifted: 100.0 % of the rows have no value instead of 0.0 %"
+    )
+
+
+def test_ids_are_not_watched_without_a_reference_either(tmp_path: Path) -> None:
+    logged = examples(tmp_path / "day", rows(1_500, 0), split="x")
+    watch(logged, tmp_path, id="trip", observe_rows=1_000, observe_windows=1)
+    made = Watched(tmp_path / "monitoring", "taxi").reference()
+    assert made is not None
+    assert set(made.grid.columns) == {"fare", "miles", "payment_type", "score"}
+
+
 def test_too_few_rows_are_not_enough_data(trained_on: Examples, tmp_path: Path) -> None:
     logged = examples(tmp_path / "day", rows(200, 1, fare=1.0), split="all")
     verdict = verdict_of(watch(logged, tmp_path, trained_on))
@@ -417,11 +449,6 @@ def test_rows_of_a_sampled_log_are_made_a_fair_sample(
             {"skew_tolerated": 1.0},
             "DriftMonitor.skew_tolerated is 1.0, and is a share of rows. Pass a number "
             "from 0 to below 1.",
-        ),
-        (
-            {"id": "trip"},
-            "DriftMonitor.id is 'trip', which takes rows of the reference, and there "
-            "is none. Wire one, or leave it out.",
         ),
         (
             {"together": True},
@@ -625,6 +652,38 @@ def test_a_log_is_looked_at_and_the_past_decided_about_again(
     assert {each["slice"] for each in fare["slices"]} == {
         *("payment_type=Cash", "payment_type=Credit Card")
     }
+
+
+def test_rows_may_come_in_any_order_and_twice_if_that_is_said(
+    trained_on: Examples, tmp_path: Path, penstock: Call
+) -> None:
+    table = rows(3_000, 20)
+    shuffled = table.take(np.random.default_rng(3).permutation(3_000))
+    pq.write_table(shuffled, tmp_path / "log.parquet")
+    asked = (
+        *("drift", tmp_path / "log.parquet", "--model=taxi", "--id=trip"),
+        *(f"--dir={tmp_path / 'kept'}", "--time=logged_at", "--score=score"),
+        f"--reference={trained_on.uri}",
+    )
+    said = penstock(*asked)
+    assert said.code == 0, said.err
+    assert "2026-11-02  3,000  ok" in said.out
+    assert "Times go backwards in " in said.out
+    pq.write_table(pa.concat_tables([table, table]), tmp_path / "log.parquet")
+    assert "has the id '0-0' in several rows" in penstock(*asked).err
+    said = penstock(*asked, "--first-of-id")
+    assert (said.code, "2026-11-02  3,000  ok" in said.out) == (0, True)
+    # A reference that watches ids was made where nobody said that they are.
+    whole = tmp_path / "whole.parquet"
+    pq.write_table(rows(20_000, 0), whole)
+    plain = [each for each in asked[:-1] if each != "--id=trip"]
+    penstock(*plain, f"--reference={whole}")
+    said = penstock(*asked[:-1], "--first-of-id")
+    assert said.code == 1
+    assert said.err.strip() == (
+        "--id names 'trip', which the reference of model 'taxi' watches as a feature. "
+        "Pass the --reference again, or leave --id out."
+    )
 
 
 def test_what_is_not_there_gets_a_sentence(

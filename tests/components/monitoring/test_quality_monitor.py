@@ -415,15 +415,14 @@ def test_it_is_an_ordinary_component_of_a_pipeline(tmp_path: Path) -> None:
     from penstock.components import CsvExampleGen
     from penstock.pipelines.inputs import Latest
 
-    def pipeline(day: int, *, first: bool) -> Pipeline:
+    def pipeline(day: int) -> Pipeline:
         logs = CsvExampleGen(
             input_dir=tmp_path / f"day{day}", input_splits={"logged": "*.csv"}
         )
         watch = monitor(
             logs.examples,
-            evaluations=()
-            if first
-            else Latest(ModelEvaluation, component="QualityMonitor"),
+            # On the first day there is none.
+            evaluations=Latest(ModelEvaluation, component="QualityMonitor"),
         )
         return Pipeline("watch", [logs, watch])
 
@@ -432,9 +431,7 @@ def test_it_is_an_ordinary_component_of_a_pipeline(tmp_path: Path) -> None:
         (tmp_path / f"day{day}").mkdir()
         table = day_of_logs(np.random.default_rng(day), day, ROWS)
         pyarrow.csv.write_csv(table, tmp_path / f"day{day}" / "log.csv")
-        result = run_pipeline(
-            pipeline(day, first=not day), tmp_path / "root", runner=LocalRunner()
-        )
+        result = run_pipeline(pipeline(day), tmp_path / "root", runner=LocalRunner())
         evaluation = result["QualityMonitor"].outputs["evaluation"]
         names = [each.window.name for each in read_windows(evaluation.path / FOLDER)]
     assert names == ["2026-09-07", "2026-09-08"]
