@@ -132,6 +132,29 @@ def test_series_that_resemble_their_neighbors_are_believed_less() -> None:
     assert np.median(trends.lasting(steps, known)) == 1.0
 
 
+def test_series_count_as_resembling_as_much_as_all_do_on_average() -> None:
+    random = np.random.default_rng(5)
+    steps = random.normal(size=(60, 35))
+    values = steps.copy()
+    for day in range(1, 35):
+        values[:, day] = 0.5 * values[:, day - 1] + math.sqrt(0.75) * steps[:, day]
+    days = np.arange(35)
+    for each in (*values, *steps):
+        line = stats.linregress(days, each)
+        each -= line.intercept + line.slope * days
+    known = np.ones(values.shape, bool)
+    alone = np.array([trends.lasting(each[None], known[:1])[0] for each in values])
+    found = trends.lasting(values, known)
+    assert alone.min() < 1.7
+    assert found.min() == pytest.approx(3.0, abs=0.5)  # as above
+    assert (found[alone < found.min()] == found.min()).all()
+    # A series of too few windows has no part in it, nor have many that do not last.
+    known[0, 6:] = False
+    few = trends.lasting(values[:1], known[:1])
+    assert trends.lasting(values, known)[:1] == pytest.approx(few)
+    assert np.median(trends.lasting(steps, np.ones(steps.shape, bool))) == 1.0
+
+
 def test_a_scan_finds_the_likeliest_place() -> None:
     random = np.random.default_rng(5)
     values = 0.8 + 0.004 * random.normal(size=(4, 30))
