@@ -82,6 +82,25 @@ def may_hold(path: Path, start: float, end: float) -> bool:
     return first < end and path.stat().st_mtime + _SLACK_SECONDS >= start
 
 
+def may_still_get(path: Path, start: float, end: float) -> bool:
+    """Return whether a file that is still written may get records of some times.
+
+    The router flushes what it writes every second, so that a file tells by its first
+    record, and by its own time if it has none yet, from when on it has records.
+
+    Args:
+        path: The file.
+        start: Seconds since 1970.
+        end: Likewise; records are wanted before it.
+    """
+    written = path.stat().st_mtime
+    first = written
+    for _, record in read_frames(path):
+        first = _seconds(path, 1, _parsed(path, 1, record))
+        break
+    return first - _SLACK_SECONDS < end and written + _SLACK_SECONDS >= start
+
+
 def unfinished(folder: Path) -> list[Path]:
     """Return the files of a folder that a router still writes, or left behind."""
     return sorted(folder.glob(FINISHED + ".partial"))

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from penstock.components.monitoring import prediction_logs
 from penstock.components.monitoring.log_times import file_times
 from penstock.components.monitoring.logs import LogFormat
 from penstock.components.monitoring.profile_files import profile_path, read_profile
@@ -40,6 +41,7 @@ from penstock.components.monitoring.tier_state import (
 from penstock.components.monitoring.windows import DAY, Window
 from penstock.schemas.errors import DataError
 
+_UNFINISHED = ".tfrecord.partial"
 _LOGS = (".tfrecord", ".parquet", ".csv", ".csv.gz", ".csv.zst")
 
 
@@ -252,6 +254,12 @@ def plan(
             young += 1
         else:
             kept.append(found)
+    # Of a window that is to be sampled again, all has to be there.
+    for each in tuple(deletions):
+        lacks = next(filter(None, map(looking.stale.get, each.windows)), "")
+        if each.tier == "raw" and lacks:
+            deletions.remove(each)
+            kept.append(Kept(each.tier, each.path, lacks))
     return RetentionPlan(now, retention, tuple(deletions), tuple(kept), young)
 
 
@@ -265,9 +273,25 @@ def check_raw(raw: Path) -> None:
         raise DataError(f"There is no folder of raw logs '{raw}'. Check the path.")
 
 
+@dataclasses.dataclass(frozen=True)
+class Unsampled:
+    """A window that is over and has no sample.
+
+    Attributes:
+        window: Which.
+        files: The raw logs that have rows of it, or may have.
+        unfinished: Files still being written that may get some: until they are whole, a
+            sample would lack their rows.
+    """
+
+    window: Window
+    files: tuple[Path, ...]
+    unfinished: tuple[Path, ...]
+
+
 def unsampled(
     tiers: Tiers, retention: Retention = Retention(), *, now: float
-) -> tuple[Window, ...]:
+) -> tuple[Unsampled, ...]:
     """Return the windows that are over, have rows in raw logs, and have no sample.
 
     Those of which raw logs were deleted are not among them: what is left of such a
@@ -285,16 +309,24 @@ def unsampled(
     retention.check()
     check_raw(tiers.raw)
     looking = _Looking(tiers, retention, now, ())
-    windows = {
-        window
-        for path in _logs(tiers.raw)
-        for window in looking.windows("raw", path)
-        if window.end <= now
-    }
+    windows: dict[Window, list[Path]] = {}
+    for path in _logs(tiers.raw):
+        for window in looking.windows("raw", path):
+            if window.end <= now:
+                windows.setdefault(window, []).append(path)
     known = gone(tiers.raw)
+    written = list(_logs(tiers.raw, (_UNFINISHED,)))
     return tuple(
-        window
-        for window in sorted(windows)
+        Unsampled(
+            window,
+            tuple(files),
+            tuple(
+                path
+                for path in written
+                if prediction_logs.may_still_get(path, window.start, window.end)
+            ),
+        )
+        for window, files in sorted(windows.items())
         if window not in known and not sample_path(tiers.sample, window).exists()
     )
 
@@ -351,7 +383,7 @@ def _unlink(path: Path) -> None:
         ) from error
 
 
-def _logs(raw: Path) -> Iterator[Path]:
+def _logs(raw: Path, ends: tuple[str, ...] = _LOGS) -> Iterator[Path]:
     """Yield the files of logs below a folder; links are not followed."""
     for root, folders, names in os.walk(raw):
         folders[:] = sorted(
@@ -361,7 +393,7 @@ def _logs(raw: Path) -> Iterator[Path]:
         )
         for name in sorted(names):
             path = Path(root, name)
-            if name.endswith(_LOGS) and stat.S_ISREG(path.lstat().st_mode):
+            if name.endswith(ends) and stat.S_ISREG(path.lstat().st_mode):
                 yield path
 
 
@@ -405,6 +437,7 @@ class _Looking:
         self._held = held
         self._gone = gone(tiers.raw, "sample")
         self._lacks: dict[tuple[str, Window], str] = {}
+        self.stale: dict[Window, str] = {}
 
     def at(
         self, tier: Tier, path: Path, known: tuple[Window, ...] | None = None
@@ -436,6 +469,8 @@ class _Looking:
                 return Kept(tier, relative, f"Held by '{hold.name}': {hold.reason}")
         for window in windows:
             lacks = self._lacking(tier, window)
+            if tier == "raw" and not lacks:
+                lacks = self._came_after(state.st_mtime, window)
             if lacks:
                 return Kept(tier, relative, lacks)
         return Deletion(tier, relative, windows, state.st_size, state.st_mtime_ns)
@@ -453,6 +488,18 @@ class _Looking:
             Window(number * size, (number + 1) * size)
             for number in range(first, last + 1)
         )
+
+    def _came_after(self, changed: float, window: Window) -> str:
+        """Return that a file is newer than the sample of its window, if it is."""
+        if window in self._gone:
+            return ""
+        if sample_path(self._tiers.sample, window).stat().st_mtime >= changed:
+            return ""
+        self.stale[window] = (
+            f"A log was changed after the sample of {window.name} was made, which may "
+            "lack its rows. Remove that sample, and sample the window again."
+        )
+        return self.stale[window]
 
     def _lacking(self, tier: Tier, window: Window) -> str:
         """Return what has to be there before a window goes, and is not."""

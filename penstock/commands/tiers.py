@@ -13,7 +13,12 @@ from penstock.commands.terminal import new_console, plain, print_json
 
 if TYPE_CHECKING:
     from penstock.components.monitoring.tier_state import Hold
-    from penstock.components.monitoring.tiers import Applied, RetentionPlan, Tiers
+    from penstock.components.monitoring.tiers import (
+        Applied,
+        RetentionPlan,
+        Tiers,
+        Unsampled,
+    )
     from penstock.components.monitoring.windows import Window
 
 RawArgument = Annotated[
@@ -86,7 +91,7 @@ def tiers(
     )
     now = time.time()
     planned = logs.plan(folders, logs.Retention(raw_days, sample_days), now=now)
-    made = _sampled(folders, planned, rows) if rows else ()
+    made, waiting = _sampled(folders, planned, rows) if rows else ((), ())
     if made:
         planned = logs.plan(folders, planned.retention, now=now)
     applied = logs.apply(folders, planned) if delete else None
@@ -96,26 +101,49 @@ def tiers(
                 **planned.to_json(),
                 "deleted": applied is not None,
                 "sampled": [each.name for each in made],
+                "not_sampled": [each.window.name for each in waiting],
             }
         )
         return
     for each in made:
         new_console().print(f"sampled {each.name}", markup=False)
+    for late in waiting:
+        new_console().print(
+            f"not sampled {late.window.name}: '{late.unfinished[0].name}' is still "
+            "being written, or was left by a router that died; the next one there "
+            "finishes it",
+            markup=False,
+        )
     _print(planned, applied)
 
 
-def _sampled(folders: Tiers, planned: RetentionPlan, rows: int) -> tuple[Window, ...]:
-    """Keep some rows of each window that is over; return the windows."""
-    from penstock.components.monitoring.logs import read_log
+def _sampled(
+    folders: Tiers, planned: RetentionPlan, rows: int
+) -> tuple[tuple[Window, ...], tuple[Unsampled, ...]]:
+    """Keep some rows of each window that is over; return those, and those that wait."""
+    import dataclasses
+
+    from penstock.components.monitoring.logs import LogRules, read_log
     from penstock.components.monitoring.sample_files import write_sample
     from penstock.components.monitoring.sampling import BottomK
     from penstock.components.monitoring.tiers import unsampled
 
-    windows = unsampled(folders, planned.retention, now=planned.at)
-    for window in windows:
-        log = read_log(folders.raw, window=window, format=folders.format)
+    found = unsampled(folders, planned.retention, now=planned.at)
+    # Rows keep their versions and times; a file may span a day without requests.
+    rules = LogRules(
+        on_mixed_versions="accept", on_backwards="accept", on_empty="accept"
+    )
+    ready = [each for each in found if not each.unfinished]
+    for each in ready:
+        log = read_log(
+            *each.files, window=each.window, format=folders.format, rules=rules
+        )
+        log = dataclasses.replace(log, subject=f"The log '{folders.raw}'")
         write_sample(BottomK.of(log, rows).rows(), folders.sample)
-    return windows
+    return (
+        tuple(each.window for each in ready),
+        tuple(each for each in found if each.unfinished),
+    )
 
 
 def _print(planned: RetentionPlan, applied: Applied | None) -> None:
