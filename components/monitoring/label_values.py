@@ -19,6 +19,8 @@ def id_texts(ids: pa.Array | pa.ChunkedArray | Sequence[str]) -> list[str]:
         DataError: One is missing.
     """
     array = ids if isinstance(ids, (pa.Array, pa.ChunkedArray)) else pa.array(list(ids))
+    if pa.types.is_floating(array.type):
+        array = _whole(array)
     texts: list[str] = array.cast(pa.string()).to_pylist()
     missing = sum(text is None for text in texts)
     if missing:
@@ -27,6 +29,20 @@ def id_texts(ids: pa.Array | pa.ChunkedArray | Sequence[str]) -> list[str]:
             "they are. Leave them out."
         )
     return texts
+
+
+def _whole(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return ids that are floats as whole numbers, as logs take them.
+
+    As text, Arrow would write 20261130123456 as '2.0261130123456e+13'.
+    """
+    try:
+        return ids.cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"Ids of labels are floats that are no whole numbers ({error}), which no "
+            "log has. Pass ids as text or whole numbers."
+        ) from error
 
 
 def label_values(labels: pa.Array | pa.ChunkedArray | Sequence[Any]) -> list[Any]:

@@ -228,8 +228,15 @@ class LabelJoin:
                 f"that of id '{names[values.index(None)]}'. Add labels when they have "
                 "come."
             )
+        seconds = [math.nan if time is None else float(time) for time in times]
+        unknown = sum(not math.isfinite(time) for time in seconds)
+        if unknown:
+            raise DataError(
+                f"{unknown:,} of {len(seconds):,} labels have no time, so that nobody "
+                "knows how long they took. Pass the time at which each became known, "
+                "or none at all, for now."
+            )
         with self._change():
-            seconds = [float(time) for time in times]
             self._take_in(
                 (*row, None) for row in zip(names, values, seconds, strict=True)
             )

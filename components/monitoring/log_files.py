@@ -287,9 +287,13 @@ class TableFiles:
                     return True
                 ends = pa.array([found.min, found.max])
                 low, high = seconds(ends, self._format.time_unit, f"'{path}'", name)
-                # A footer may hold ends to the microsecond only.
+                # A footer may hold ends to the microsecond only. Those of texts are
+                # the first and last in the order of texts: where zones differ, or a
+                # space stands for the 'T', times lie up to two days beyond them.
+                beyond = 3 * DAY if isinstance(found.min, str) else 1.0
                 return bool(
-                    low - 1 < self._window.end and high + 1 >= self._window.start
+                    low - beyond < self._window.end
+                    and high + beyond >= self._window.start
                 )
         return True
 

@@ -570,12 +570,13 @@ class _Live:
         from penstock.components.monitoring.quality import verdict
 
         monitor = self._monitor
+        # A window whose labels have not come must not make detectors forget.
+        states = dict(before[-1].detectors) if before else {}
         if not monitor.concept or not len(rows.scores):
-            return {}, {}
+            return {}, states
         known = rows.where(has_label)
         if not known.are_binary:
-            return {}, {}
-        states = before[-1].detectors if before else {}
+            return {}, states
         detectors = verdict.detectors_of(
             monitor.concept,
             states,

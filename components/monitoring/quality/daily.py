@@ -388,6 +388,7 @@ def config_of(
 def points_of(measured: Sequence[SliceMetrics]) -> tuple[Point, ...]:
     """Return the numbers of metrics as they are stored, in one order."""
     from penstock.components.evaluation.table import metric_texts
+    from penstock.components.monitoring.quality.trends import direction_of
 
     found = []
     for each in measured:
@@ -398,11 +399,16 @@ def points_of(measured: Sequence[SliceMetrics]) -> tuple[Point, ...]:
             if metric.value is None:
                 continue
             ends = metric.interval
+            value = metric.value
+            if value == 0 and ends is None and direction_of(texts[name]) == 1:
+                # TFMA's 0 of what is not defined, as the AUC of rows of one class: as a
+                # number of a window it would look like a fall to nothing.
+                value = math.nan
             found.append(
                 Point(
                     texts[name],
                     str(each) if each.slice else OVERALL,
-                    metric.value,
+                    value,
                     ends.lower if ends else math.nan,
                     ends.upper if ends else math.nan,
                     each.rows or 0,

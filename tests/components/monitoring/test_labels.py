@@ -357,6 +357,21 @@ def test_a_log_gets_its_labels_as_a_column(
             "There are 2 ids, 1 labels and 2 times. Pass one of each for every label.",
         ),
         (
+            ["a", "b", "c"],
+            [1, 1, 1],
+            [float("nan"), None, 5.0],
+            "2 of 3 labels have no time, so that nobody knows how long they took. Pass "
+            "the time at which each became known, or none at all, for now.",
+        ),
+        (
+            pa.array([1.0, 2.5]),
+            [1, 1],
+            None,
+            "Ids of labels are floats that are no whole numbers (Float value 2.5 was "
+            "truncated converting to int64), which no log has. Pass ids as text or "
+            "whole numbers.",
+        ),
+        (
             ["a"],
             [[1]],
             None,
@@ -372,6 +387,17 @@ def test_labels_that_are_none(
         with pytest.raises(DataError) as error:
             join.add_labels(ids, labels, times)
         assert str(error.value) == sentence
+
+
+def test_ids_that_are_floats_are_the_whole_numbers_of_the_log(tmp_path: Path) -> None:
+    ids = pa.array([20261130123456.0, 7.0])  # as Pandas makes them where some miss
+    log = of_table(
+        pa.table({"trip": ids, "at": [DAY.start] * 2, "x": [1, 2]}),
+        format=LogFormat(id="trip", time="at"),
+    )
+    with LabelJoin(tmp_path) as join:
+        join.add_predictions(log)
+        assert join.add_labels(ids, [1, 0]).joined == 2
 
 
 def test_a_log_without_ids_joins_nothing(tmp_path: Path) -> None:

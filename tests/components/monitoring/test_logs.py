@@ -881,6 +881,17 @@ def test_row_groups_outside_the_window_are_not_read(
         assert 0 not in read and {2, 3} <= set(read)
 
 
+def test_row_groups_are_not_judged_by_texts_that_do_not_sort_as_their_times(
+    tmp_path: Path,
+) -> None:
+    times = ["2026-11-29T23:30:00-05:00", "2026-11-29T23:59:00Z", "2026-11-29 12:00"]
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({"at": times, "x": [1, 2, 3]}), path)
+    rules = LogRules(on_backwards="accept")
+    found = read_log(path, window=DAY, format=LogFormat(time="at"), rules=rules)
+    assert column(found, "x") == [1]
+
+
 def test_dates_in_paths_choose_the_folders(tmp_path: Path) -> None:
     for day in ("2026-11-29", "2026-11-30", "2026-12-01"):
         (tmp_path / day).mkdir()

@@ -300,6 +300,39 @@ def test_detectors_go_on_where_the_last_window_ended(tmp_path: Path) -> None:
     assert before.detectors["ADWIN"]["rows"] == ROWS
 
 
+def test_detectors_remember_over_a_window_whose_labels_have_not_come(
+    tmp_path: Path,
+) -> None:
+    evaluations: tuple[ModelEvaluation, ...] = ()
+    stored: list[QualityWindow] = []
+    for day, labeled in enumerate((1.0, 0.0, 1.0)):
+        folder = tmp_path / str(day)
+        logs = a_day(folder / "logs", day=day, labeled=labeled)
+        live = run(monitor(logs, evaluations=evaluations), folder)
+        evaluations = (live.evaluation,)
+        stored = read_windows(live.evaluation.path / FOLDER)
+    seen = [each.detectors["ADWIN"]["rows"] for each in stored]
+    assert seen == [ROWS, ROWS, 2 * ROWS]
+
+
+def test_the_auc_of_a_slice_of_one_class_is_not_defined(tmp_path: Path) -> None:
+    table = day_of_logs(np.random.default_rng(4), 0, ROWS)
+    is_other = np.array(table["payment_type"].to_pylist()) == "Other"
+    labels = np.where(is_other, 0, table["big_tipper"].to_numpy())
+    place = table.schema.get_field_index("big_tipper")
+    log = table.set_column(place, "big_tipper", pa.array(labels))
+    live = run(monitor(examples_of(tmp_path / "logs", log)), tmp_path)
+    quality = read_document(live.verdict.file)["quality"]
+    assert quality is not None
+    values = {each["slice"]: each["value"] for each in quality["metrics"]}
+    assert values.pop("payment_type=Other") is None
+    assert all(value is not None and value > 0.5 for value in values.values())
+    (stored,) = read_windows(live.evaluation.path / FOLDER)
+    assert [p.slice for p in stored.points if math.isnan(p.value)] == [
+        "payment_type=Other"
+    ]
+
+
 def test_versions_that_mix_are_told(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
     tables = [day_of_logs(random, 0, 600, version=each) for each in ("7", "8")]
