@@ -68,10 +68,12 @@ def find(
     files = list(dict.fromkeys(files))
     if not files:
         where = ", ".join(f"'{each}'" for each in paths)
-        still = f" ({len(partial)} are still being written)" if partial else ""
+        is_or_are = "is" if len(partial) == 1 else "are"
+        still = f" ({len(partial)} {is_or_are} still being written)" if partial else ""
+        below = "" if still else _below(paths)
         raise DataError(
-            f"There is no file of a log in {where}{still}. Pass finished request logs "
-            "of the router, or Parquet or CSV files."
+            f"There is no file of a log in {where}{still}. {below}Pass finished "
+            "request logs of the router, or Parquet or CSV files."
         )
     kinds: dict[Kind, Path] = {}
     for file in files:
@@ -87,6 +89,14 @@ def find(
         start, end = window.start, window.end
         files = [each for each in files if prediction_logs.may_hold(each, start, end)]
     return files, partial, kind
+
+
+def _below(paths: Sequence[Path | str]) -> str:
+    """Return a sentence on folders below folders, which are not looked into."""
+    for each in paths:
+        if any(path.is_dir() for path in Path(each).glob("[!.]*")):
+            return f"Folders in it are not looked into: '{each}/*' names them. "
+    return ""
 
 
 def _refuse_gone(path: Path, window: Window) -> None:
@@ -123,11 +133,21 @@ def _iso_date(day: int) -> str:
 
 
 def kind_of(path: Path) -> Kind:
-    """Return what a file is, by its first bytes."""
+    """Return what a file is, by its first bytes.
+
+    Raises:
+        DataError: It is called Parquet, and is none.
+    """
     with open(path, "rb") as file:
         magic = file.read(4)
     if magic == b"PAR1":
         return "Parquet"
+    if path.suffix == ".parquet":
+        begins = f"begins with {magic!r}" if magic else "is empty"
+        raise DataError(
+            f"'{path}' is no Parquet file: it {begins}. Write it again, or give it the "
+            "name of what it is."
+        )
     if path.name.endswith(".tfrecord") or tfrecord.is_tfrecord(path):
         return "PredictionLog"
     return "CSV"

@@ -193,15 +193,18 @@ class Checked:
             return
         version = ""
         if self._version is not None and self.versions:
-            version = (
-                f" of version '{self._version}' (there are rows of "
-                f"{quoted(self.versions)})"
+            named = [each for each in self.versions if each]
+            there = (
+                f"there are rows of {quoted(named)}"
+                if named
+                else "no row says its version; name the column that does"
             )
+            version = f" of version '{self._version}' ({there})"
         why = " ".join(self.whole_notes())
         raise DataError(
-            f"{self._subject} has no rows{version}{self._when}, in {files:,} files "
-            f"that may hold some.{' ' + why if why else ''} Check the window, and that "
-            "requests are logged, or accept it with "
+            f"{self._subject} has no rows{version}{self._when}, in {files:,} "
+            f"file{'s' * (files != 1)} that may hold some.{' ' + why if why else ''} "
+            "Check the window, and that requests are logged, or accept it with "
             'LogRules(on_empty="accept").'
         )
 

@@ -171,7 +171,11 @@ def drift(
     ] = False,
     junit: Annotated[
         Path | None,
-        typer.Option("--junit", metavar="FILE", help="Write JUnit XML of it, for CI."),
+        typer.Option(
+            "--junit",
+            metavar="FILE",
+            help="Write JUnit XML of the last window, for CI.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -577,7 +577,7 @@ def test_a_window_without_rows_is_refused_or_accepted(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         read_log(path, window=NEXT)
     assert str(error.value) == (
-        f"The log '{path}' has no rows in the window 2026-12-01, in 1 files that may "
+        f"The log '{path}' has no rows in the window 2026-12-01, in 1 file that may "
         "hold some. Check the window, and that requests are logged, or accept it with "
         'LogRules(on_empty="accept").'
     )
@@ -998,14 +998,44 @@ def test_paths_that_are_no_log(tmp_path: Path) -> None:
     assert str(error.value) == (
         f"There is no log '{tmp_path / 'nowhere'}'. Check the path."
     )
+    (tmp_path / "days" / "2026-11-30").mkdir(parents=True)
+    (tmp_path / "days" / ".state").mkdir()
+    with pytest.raises(DataError) as error:
+        read_log(tmp_path / "days")
+    assert str(error.value) == (
+        f"There is no file of a log in '{tmp_path / 'days'}'. Folders in it are not "
+        f"looked into: '{tmp_path / 'days'}/*' names them. Pass finished request logs "
+        "of the router, or Parquet or CSV files."
+    )
+    for content, begins in (
+        (b"", "is empty"),
+        (b"a,b\n1,2\n", "begins with b'a,b\\n'"),
+    ):
+        (tmp_path / "a.parquet").write_bytes(content)
+        with pytest.raises(DataError) as error:
+            read_log(tmp_path)
+        assert str(error.value) == (
+            f"'{tmp_path / 'a.parquet'}' is no Parquet file: it {begins}. Write it "
+            "again, or give it the name of what it is."
+        )
+    (tmp_path / "a.parquet").unlink()
     (tmp_path / "requests-b.tfrecord.partial").write_bytes(b"")
     with pytest.raises(DataError) as error:
         read_log(tmp_path)
     assert str(error.value) == (
-        f"There is no file of a log in '{tmp_path}' (1 are still being written). Pass "
+        f"There is no file of a log in '{tmp_path}' (1 is still being written). Pass "
         "finished request logs of the router, or Parquet or CSV files."
     )
+    (tmp_path / "requests-b.tfrecord.partial").unlink()
     pq.write_table(TABLE, tmp_path / "a.parquet")
+    with pytest.raises(DataError) as error:
+        read_log(tmp_path, version="4", format=LogFormat(time="at"))
+    assert str(error.value) == (
+        f"The log '{tmp_path}' has no rows of version '4' (no row says its version; "
+        "name the column that does), in 1 file that may hold some. 4 rows of other "
+        "versions than '4' were left out. Check the window, and that requests are "
+        'logged, or accept it with LogRules(on_empty="accept").'
+    )
     (tmp_path / "b.csv").write_text("x\n1\n")
     with pytest.raises(DataError, match=r"kinds: '.*b\.csv' is CSV, '.*a\.p"):
         read_log(tmp_path)
