@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from penstock.components.monitoring.ids import whole_numbers
 from penstock.schemas.errors import DataError
 
 
@@ -16,11 +17,11 @@ def id_texts(ids: pa.Array | pa.ChunkedArray | Sequence[str]) -> list[str]:
     """Return ids as texts.
 
     Raises:
-        DataError: One is missing.
+        DataError: One is missing, or none.
     """
     array = ids if isinstance(ids, (pa.Array, pa.ChunkedArray)) else pa.array(list(ids))
     if pa.types.is_floating(array.type):
-        array = _whole(array)
+        array = whole_numbers(array, "The column of the ids of labels")
     texts: list[str] = array.cast(pa.string()).to_pylist()
     missing = sum(text is None for text in texts)
     if missing:
@@ -31,25 +32,11 @@ def id_texts(ids: pa.Array | pa.ChunkedArray | Sequence[str]) -> list[str]:
     return texts
 
 
-def _whole(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Return ids that are floats as whole numbers, as logs take them.
-
-    As text, Arrow would write 20261130123456 as '2.0261130123456e+13'.
-    """
-    try:
-        return ids.cast(pa.int64())
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            f"Ids of labels are floats that are no whole numbers ({error}), which no "
-            "log has. Pass ids as text or whole numbers."
-        ) from error
-
-
 def label_values(labels: pa.Array | pa.ChunkedArray | Sequence[Any]) -> list[Any]:
     """Return labels as SQLite keeps them; None for those that are missing.
 
     Raises:
-        DataError: One is no single value.
+        DataError: One is no single value, or too large.
     """
     found = (
         labels.to_pylist()
@@ -61,6 +48,11 @@ def label_values(labels: pa.Array | pa.ChunkedArray | Sequence[Any]) -> list[Any
             raise DataError(
                 f"A label is {value!r}, of type {type(value).__name__}, where labels "
                 "are numbers, texts or booleans. Pass one value for each id."
+            )
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise DataError(
+                f"A label is {value}, which takes more than 64 bits. Pass it as text, "
+                "or as a float."
             )
     # SQLite has neither booleans nor NaN, which is no label.
     return [

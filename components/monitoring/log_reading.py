@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from penstock.components.columns import tfrecord
 from penstock.components.columns.forms import is_list
 from penstock.components.monitoring import prediction_logs
+from penstock.components.monitoring.ids import whole_numbers
 from penstock.components.monitoring.log_files import Piece, TableFiles, find, seconds
 from penstock.components.monitoring.log_rules import Checked, Layout, column_of
 from penstock.components.monitoring.logs import (
@@ -322,10 +323,9 @@ def _as_text(array: pa.Array, subject: str, name: str) -> pa.Array:
     """Return ids, versions and the like as text; whole floats without a fraction."""
     kind = array.type
     if pa.types.is_floating(kind):
-        numbers = array.drop_null().to_numpy(zero_copy_only=False)
-        if np.all(np.isfinite(numbers)) and np.all(numbers == np.rint(numbers)):
-            return array.cast(pa.int64()).cast(pa.string())
-    elif (
+        column = f"Column '{name}' of {subject}"
+        return whole_numbers(array, column).cast(pa.string())
+    if (
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
         or pa.types.is_integer(kind)
@@ -333,7 +333,7 @@ def _as_text(array: pa.Array, subject: str, name: str) -> pa.Array:
         or pa.types.is_boolean(kind)
     ):
         return array.cast(pa.string())
-    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         try:
             return array.cast(pa.string())
         except pa.ArrowInvalid as error:

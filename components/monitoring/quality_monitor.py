@@ -6,7 +6,7 @@ import datetime
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.components.base import Component, RunContext, output
 from penstock.schemas.artifacts import (
@@ -66,6 +66,8 @@ class QualityMonitor(Component):
         version: Column of the model's version.
         probability: Column of the probability with which a row was logged; rows count
             one over it.
+        nan_scores: What happens to rows whose prediction is not a number: `refuse`
+            them with their count, or `drop` and count them.
         splits: Splits of the examples to read; all if none is named.
         reference_splits: Likewise of the reference.
         metrics: Names, as `AUC`; those that fit the labels if none is named.
@@ -101,6 +103,7 @@ class QualityMonitor(Component):
     time: str = ""
     version: str = ""
     probability: str = ""
+    nan_scores: Literal["refuse", "drop"] = "refuse"
     splits: tuple[str, ...] = ()
     reference_splits: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
@@ -182,6 +185,7 @@ class QualityMonitor(Component):
         log = daily.read(
             self.examples, self.splits or self.examples.split_names, question
         )
+        self._told(log)
         calibration, error_rate = self._calibration(context)
         windows = {each.window: each for each in self._earlier()}
         found = daily.by_window(log, self._window(), has_time=bool(self.time))
@@ -296,6 +300,7 @@ class QualityMonitor(Component):
         log = daily.read(
             reference, self.reference_splits or reference.split_names, question
         )
+        log = self._told(log)
         rows = daily.arrays(log, question)
         rows = (
             rows.where(daily.has_value(log, self.label)) if len(rows.scores) else rows
@@ -311,6 +316,20 @@ class QualityMonitor(Component):
         context.logger.info("Calibrating on %s rows.", f"{len(rows.scores):,}")
         made = cbpe.Calibration.fit(rows.scores, rows.labels, threshold=self.decision)
         return made, float(is_wrong.mean())
+
+    def _told(self, log: LogTable) -> LogTable:
+        """Return the rows whose prediction is a number."""
+        from penstock.components.monitoring.quality import daily
+
+        known = daily.is_number(log, self.prediction)
+        count = len(known) - int(known.sum())
+        if count and self.nan_scores == "refuse":
+            raise DataError(
+                f"{log.subject} has {count:,} of {len(known):,} rows whose prediction "
+                f"in '{self.prediction}' is not a number. Mend the model, or pass "
+                "nan_scores='drop' to leave such rows out and count them."
+            )
+        return log.only(known) if count else log
 
     def _reference_of(self, calibration: cbpe.Calibration | None) -> Any:
         if calibration is None or self.reference is None:
@@ -381,7 +400,7 @@ class _Live:
         monitor: The component.
         question: What is measured.
         window: The window.
-        log: Its rows.
+        log: Its rows, those without a number for a prediction among them.
         context: Of the component's run.
         error_rate: Share of errors in the reference, if there is one.
     """
@@ -398,7 +417,8 @@ class _Live:
         self._monitor = monitor
         self._question = question
         self._window = window
-        self._log = log
+        self._log = monitor._told(log)
+        self._without = log.rows - self._log.rows
         self._context = context
         self._error_rate = error_rate
 
@@ -459,10 +479,19 @@ class _Live:
                 f"Labels have come for {labeled:,} of the {stored.rows:,} rows of "
                 f"{self._window.name}, and {monitor.min_rows:,} are needed to measure."
             )
-            if calibration is None or stored.rows < monitor.min_rows:
+            if stored.rows < monitor.min_rows:
+                said.states.append("insufficient_data")
+                text += " Use longer windows."
+            elif calibration is None:
                 said.states.append("insufficient_data")
                 text += " Wait for more, or give a reference for estimates without."
             said.notes.insert(0, text)
+        if self._without:
+            said.notes.append(
+                f"{self._without:,} of {stored.rows + self._without:,} rows of "
+                f"{self._window.name} have a prediction that is not a number, and are "
+                "left out."
+            )
         if mixed := verdict.mixed_versions(stored):
             said.notes.append(mixed)
         return stored, said, budget
@@ -536,7 +565,7 @@ class _Live:
         from penstock.components.monitoring.quality import cbpe, verdict
 
         monitor = self._monitor
-        if not monitor.estimated:
+        if not monitor.estimated or not stored.rows:
             return
         scores = calibration.binned(rows.scores, rows.weights)
         found = cbpe.estimates(

@@ -151,9 +151,12 @@ class World:
     ) -> Iterator[tuple[Server, Server]]:
         """Run Prometheus and Alertmanager, which scrape and tell every second."""
         configuration = alertmanager_configuration(
-            AlertmanagerOptions(retraining_url=f"{receiver.url}/v1/alerts")
+            AlertmanagerOptions(
+                retraining_url=f"{receiver.url}/v1/alerts",
+                group_interval_seconds=1,
+                repeat_seconds=2,
+            )
         )
-        configuration["route"].update(group_interval="1s", repeat_interval="2s")
         rules = self.folder / "rules.yml"
         rules.write_text(
             yaml(monitoring_rules(RuleOptions(model="taxi", wait_seconds=0)))

@@ -251,6 +251,24 @@ def has_value(log: logs.LogTable, name: str) -> Array:
     return found
 
 
+def is_number(log: logs.LogTable, name: str) -> Array:
+    """Return which rows have no NaN in a column, of shape (rows,)."""
+    from penstock.components.columns.forms import is_list, list_parts
+
+    column = log.table.column(name)
+    found = np.ones(len(column), np.bool_)
+    first = 0
+    for chunk in column.chunks:
+        rows = np.arange(first, first + len(chunk))
+        first += len(chunk)
+        if is_list(chunk.type):
+            lengths, chunk, _ = list_parts(chunk)
+            rows = np.repeat(rows, np.asarray(lengths))
+        if pa.types.is_floating(chunk.type):
+            found[rows[np.asarray(pc.fill_null(pc.is_nan(chunk), False))]] = False
+    return found
+
+
 def measure(
     log: logs.LogTable,
     question: Question,

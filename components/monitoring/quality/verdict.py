@@ -244,9 +244,10 @@ def add_trends(
         if time in window
     ]
     if findings and all(each.state == "insufficient_data" for each in findings):
+        count = "is 1 window" if len(windows) == 1 else f"are {len(windows):,} windows"
         said.notes.append(
-            f"There are {len(windows):,} windows yet, too few for trends: every "
-            "series needs 7 with enough rows."
+            f"There {count} yet, too few for trends: every series needs 7 with enough "
+            "rows."
         )
     return findings
 

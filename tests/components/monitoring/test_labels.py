@@ -367,9 +367,31 @@ def test_a_log_gets_its_labels_as_a_column(
             pa.array([1.0, 2.5]),
             [1, 1],
             None,
-            "Ids of labels are floats that are no whole numbers (Float value 2.5 was "
-            "truncated converting to int64), which no log has. Pass ids as text or "
-            "whole numbers.",
+            "The column of the ids of labels holds 2.5, which is no whole number. "
+            "Write it as text or whole numbers.",
+        ),
+        (
+            pa.chunked_array([pa.array([1.0]), pa.array([float(2**53), None])]),
+            [1, 1, 1],
+            None,
+            "The column of the ids of labels holds 9007199254740992 as double, and "
+            "from 2^53 on such numbers stand for several whole ones each. Write it as "
+            "text or whole numbers.",
+        ),
+        (
+            pa.array([16777218.0], pa.float32()),
+            [1],
+            None,
+            "The column of the ids of labels holds 16777218 as float, and from 2^24 on "
+            "such numbers stand for several whole ones each. Write it as text or whole "
+            "numbers.",
+        ),
+        (
+            ["a"],
+            [2**63],
+            None,
+            "A label is 9223372036854775808, which takes more than 64 bits. Pass it as "
+            "text, or as a float.",
         ),
         (
             ["a"],

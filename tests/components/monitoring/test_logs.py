@@ -687,7 +687,7 @@ def test_whole_numbers_are_ids_and_lists_are_none(tmp_path: Path) -> None:
     assert column(read_log(path, format=LogFormat(id="n")), ID) == ["7"]
     with pytest.raises(DataError, match="has lists of ids, where a row has one"):
         read_log(path, format=LogFormat(id="l"))
-    with pytest.raises(DataError, match="has type double, which tells no rows apart"):
+    with pytest.raises(DataError, match="'f' of .* holds 0.5, which is no whole num"):
         read_log(path, format=LogFormat(id="f"))
 
 
@@ -923,6 +923,24 @@ def test_a_column_that_some_files_lack_is_missing_there_and_said(
     pq.write_table(pa.table({"x": ["one"]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match=r"Column 'x' has type string in .* and int64"):
         read_log(tmp_path)
+
+
+def test_ids_of_many_files_are_whole_whatever_their_type(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": [7, 2**53 - 1]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"n": [8.0, None]}), tmp_path / "b.parquet")
+    found = read_log(
+        tmp_path, format=LogFormat(id="n"), rules=LogRules(on_missing_id="leave_out")
+    )
+    assert column(found, ID) == ["7", "9007199254740991", "8"]
+    # Beside floats it would be one, the same as its neighbor.
+    pq.write_table(pa.table({"n": [2**53 + 1]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError) as error:
+        read_log(tmp_path, format=LogFormat(id="n"))
+    assert str(error.value) == (
+        f"Column 'n' of '{tmp_path / 'a.parquet'}' holds 9007199254740992 as double, "
+        "and from 2^53 on such numbers stand for several whole ones each. Write it as "
+        "text or whole numbers."
+    )
 
 
 def test_lanes_of_a_table_count_as_those_of_a_request_log() -> None:

@@ -191,7 +191,7 @@ def test_too_few_labels_are_not_enough_data(tmp_path: Path) -> None:
     assert live.verdict.answer is Answer.NOT_ENOUGH_DATA
     assert live.verdict.reasons == (
         "Labels have come for 400 of the 400 rows of 2026-09-07, and 500 are needed to "
-        "measure. Wait for more, or give a reference for estimates without.",
+        "measure. Use longer windows.",
     )
 
 
@@ -330,6 +330,78 @@ def test_the_auc_of_a_slice_of_one_class_is_not_defined(tmp_path: Path) -> None:
     (stored,) = read_windows(live.evaluation.path / FOLDER)
     assert [p.slice for p in stored.points if math.isnan(p.value)] == [
         "payment_type=Other"
+    ]
+
+
+def with_nan(log: pa.Table, count: int) -> pa.Table:
+    """The log with its first predictions NaN."""
+    scores = log["score"].to_numpy().copy()
+    scores[:count] = math.nan
+    place = log.schema.get_field_index("score")
+    return log.set_column(place, "score", pa.array(scores, log["score"].type))
+
+
+def test_predictions_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    log = day_of_logs(np.random.default_rng(4), 0, ROWS)
+    examples = examples_of(tmp_path / "logs", with_nan(log, 12))
+    sentence = (
+        f"Examples '{examples.uri}' has 12 of 3,000 rows whose prediction in 'score' is "
+        "not a number. Mend the model, or pass nan_scores='drop' to leave such rows "
+        "out and count them."
+    )
+    for given in (
+        {"examples": examples},
+        {"examples": a_day(tmp_path / "fine"), "reference": examples},
+    ):
+        with pytest.raises(DataError) as error:
+            run(monitor(**given), tmp_path)
+        assert str(error.value) == sentence
+
+
+def test_predictions_that_are_no_numbers_are_left_out_and_counted(
+    tmp_path: Path,
+) -> None:
+    log = day_of_logs(np.random.default_rng(4), 0, ROWS)
+    found = []
+    for name, table in (("nan", with_nan(log, 1_200)), ("less", log.slice(1_200))):
+        examples = examples_of(tmp_path / name / "logs", table)
+        live = run(
+            monitor(examples, reference=examples, nan_scores="drop"), tmp_path / name
+        )
+        document = read_document(live.verdict.file)
+        assert document["rows"] == 1_800
+        found.append((document["quality"], live.verdict.reasons))
+    (nan, told), (less, reasons) = found
+    assert nan == less
+    (text,) = set(told) - set(reasons)
+    assert text == (
+        "1,200 of 3,000 rows of 2026-09-07 have a prediction that is not a number, and "
+        "are left out."
+    )
+
+
+def test_a_day_without_one_number_has_too_few_rows(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    days = [day_of_logs(random, day, ROWS) for day in range(2)]
+    examples = examples_of(tmp_path / "logs", days[0], with_nan(days[1], ROWS))
+    live = run(
+        monitor(
+            examples,
+            reference=a_day(tmp_path / "fine"),
+            nan_scores="drop",
+            thresholds=("auc >= 0.5",),
+        ),
+        tmp_path,
+    )
+    assert live.verdict.answer is Answer.NOT_ENOUGH_DATA
+    assert live.verdict.properties["window"] == "2026-09-08"
+    assert list(live.verdict.reasons) == [
+        "Labels have come for 0 of the 0 rows of 2026-09-08, and 500 are needed to "
+        "measure. Use longer windows.",
+        "There is 1 window yet, too few for trends: every series needs 7 with enough "
+        "rows.",
+        "3,000 of 3,000 rows of 2026-09-08 have a prediction that is not a number, and "
+        "are left out.",
     ]
 
 
