@@ -94,6 +94,15 @@ def drift(
     split: Annotated[
         str, typer.Option("--split", help="Split of an Examples artifact.")
     ] = "train",
+    scored_by: Annotated[
+        Path | None,
+        typer.Option(
+            "--scored-by",
+            metavar="MODEL",
+            help="Folder of the served model: it says the scores that the --reference "
+            "does not have.",
+        ),
+    ] = None,
     day: Annotated[
         str,
         typer.Option(
@@ -195,7 +204,11 @@ def drift(
     importances = _importances(importance or [])
     policy = Policy(budget=budget, k=k, m=m, min_rows=min_rows)
     watched = Watched(folder, model)
-    for option, names in (("--category", category), ("--slice", slice_by)):
+    for option, names in (
+        ("--category", category),
+        ("--slice", slice_by),
+        ("--scored-by", scored_by and [str(scored_by)]),
+    ):
         if names and reference is None:
             raise typer.BadParameter(
                 f"{quoted(names)} would change the reference, and none is made. Pass "
@@ -231,7 +244,14 @@ def drift(
     ):
         others = {id_column, time_column, version_column, probability}
         counts, lacking = _reference(
-            watched, reference, split, found, category or [], slice_by or [], others
+            watched,
+            reference,
+            split,
+            scored_by,
+            found,
+            category or [],
+            slice_by or [],
+            others,
         )
         _check_watched("--importance", importances, counts)
         _check_not_watched(
@@ -387,7 +407,7 @@ def _not_watched(log: LogTable, reference: Reference, lacking: list[str]) -> lis
     if scores:
         found.append(
             f"Not watched are the scores {quoted(scores)}, which the reference does "
-            "not have. Pass a --reference of rows that the model has answered."
+            "not have. Pass the --reference with --scored-by MODEL, which says them."
         )
     if features:
         found.append(
@@ -402,6 +422,7 @@ def _reference(
     watched: Watched,
     data: Path | None,
     split: str,
+    scored_by: Path | None,
     log: LogTable,
     categories: list[str],
     slices: list[str],
@@ -413,9 +434,9 @@ def _reference(
     """
     import tempfile
 
-    from penstock.components.columns.examples import schema_of
     from penstock.components.monitoring.reference import Reference
-    from penstock.pipelines.evaluate import open_data
+    from penstock.components.monitoring.reference_rows import ReferenceRows
+    from penstock.pipelines.evaluate import open_data, open_model
 
     if data is None:
         known = watched.reference()
@@ -425,27 +446,39 @@ def _reference(
                 "trained on as --reference."
             )
         return known, []
+    model = None if scored_by is None else open_model(scored_by)
     with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
         examples, splits = open_data(data, _splits(data, split), Path(scratch))
+        rows = ReferenceRows([examples], splits[:1], log.scores, model)
+        if scored_by is not None and not rows.scored:
+            raise DataError(
+                f"--scored-by names '{scored_by}', and '{data}' lacks none of the "
+                f"log's scores ({quoted(log.scores)}). Name them all as --score, or "
+                "leave --scored-by out."
+            )
         logged = set(log.table.column_names)
-        names = schema_of(examples).names
-        shared = [name for name in names if name in logged]
+        shared = [name for name in rows.names if name in logged]
         if not shared:
             raise DataError(
                 f"'{data}' and {log.subject} have no column in common. Name the data "
                 "that the model was trained on."
             )
-        made = Reference.of_examples(
-            examples,
-            splits[0],
-            model=watched.model,
-            columns=shared,
-            roles=dict.fromkeys(
+        how: dict[str, Any] = {
+            "model": watched.model,
+            "columns": shared,
+            "roles": dict.fromkeys(
                 (each for each in log.scores if each in shared), "score"
             ),
-            categories=[each for each in categories if each in shared],
-            slices=slices,
+            "categories": [each for each in categories if each in shared],
+            "slices": slices,
+        }
+        # Without a model that has to see them, other columns are not read.
+        made = (
+            Reference.of(rows, **how)
+            if rows.scored
+            else Reference.of_examples(examples, splits[0], **how)
         )
+        names = rows.names
     _check_watched("--category", categories, made)
     watched.use(made)
     return made, [each for each in names if each not in logged | others]

@@ -773,8 +773,8 @@ def test_columns_that_one_side_lacks_are_told(tmp_path: Path, penstock: Call) ->
     said = penstock(*asked, f"--reference={reference.uri}")
     assert said.code == 0, said.err
     of_score = (
-        "Not watched are the scores 'score', which the reference does not have. Pass a "
-        "--reference of rows that the model has answered."
+        "Not watched are the scores 'score', which the reference does not have. Pass "
+        "the --reference with --scored-by MODEL, which says them."
     )
     of_app = "Not watched are 'app', which the reference does not have."
     of_label = "Not watched are 'tipped', which the log does not have."
@@ -783,6 +783,41 @@ def test_columns_that_one_side_lacks_are_told(tmp_path: Path, penstock: Call) ->
     again = penstock(*asked)
     assert of_score in again.out and of_app in again.out
     assert of_label not in again.out
+
+
+def test_a_model_says_the_scores_of_the_reference_of_a_log(
+    tmp_path: Path, penstock: Call
+) -> None:
+    trained = rows(20_000, 0).drop(["logged_at", "score"])
+    reference = f"--reference={examples(tmp_path / 'trained', trained).uri}"
+    model = tmp_path / "model"
+    scored_by = f"--scored-by={model / 'Format-Serving'}"
+    served(model, "of_the_fare")
+    log = tmp_path / "day.parquet"
+    asked = ("drift", log, "--model=taxi", f"--dir={tmp_path / 'kept'}", "--id=trip")
+    columns = ("--time=logged_at", "--score=score")
+    for times, code in ((1.0, 0), (0.9, 3)):
+        pq.write_table(answered(rows(4_000, 1), times), log)
+        said = penstock(*asked, *columns, reference, scored_by, "--json")
+        assert said.code == code, said.err
+        roles = {each["name"]: each["role"] for each in said.json[0]["columns"]}
+        assert roles["score"] == "score" and roles["fare"] == "feature"
+    assert said.json[0]["reasons"][0].startswith(
+        "Score 'score' drifted: values are smaller"
+    )
+    # The reference has them from now on.
+    assert penstock(*asked, *columns).code == 3
+    said = penstock(*asked, *columns, scored_by)
+    assert said.code == 2 and "and none is made. Pass --reference, too." in said.err
+    said = penstock(*asked, columns[0], reference, scored_by)
+    assert said.code == 1
+    assert said.err.strip() == (
+        f"--scored-by names '{model / 'Format-Serving'}', and "
+        f"'{tmp_path / 'trained'}' lacks none of the log's scores (none). Name them "
+        "all as --score, or leave --scored-by out."
+    )
+    said = penstock(*asked, *columns, reference, f"--scored-by={tmp_path / 'no'}")
+    assert said.code == 1 and f"There is no '{tmp_path / 'no'}'." in said.err
 
 
 def test_columns_that_options_name_have_to_be_watched(

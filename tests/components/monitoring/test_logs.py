@@ -687,7 +687,7 @@ def test_whole_numbers_are_ids_and_lists_are_none(tmp_path: Path) -> None:
     assert column(read_log(path, format=LogFormat(id="n")), ID) == ["7"]
     with pytest.raises(DataError, match="has lists of ids, where a row has one"):
         read_log(path, format=LogFormat(id="l"))
-    with pytest.raises(DataError, match="'f' of .* holds 0.5, which is no whole num"):
+    with pytest.raises(DataError, match=r"'f' of .* holds 0.5, which is no whole num"):
         read_log(path, format=LogFormat(id="f"))
 
 

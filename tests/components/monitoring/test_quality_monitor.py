@@ -345,8 +345,8 @@ def test_predictions_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     log = day_of_logs(np.random.default_rng(4), 0, ROWS)
     examples = examples_of(tmp_path / "logs", with_nan(log, 12))
     sentence = (
-        f"Examples '{examples.uri}' has 12 of 3,000 rows whose prediction in 'score' is "
-        "not a number. Mend the model, or pass nan_scores='drop' to leave such rows "
+        f"Examples '{examples.uri}' has 12 of 3,000 rows whose prediction in 'score' "
+        "is not a number. Mend the model, or pass nan_scores='drop' to leave such rows "
         "out and count them."
     )
     for given in (
