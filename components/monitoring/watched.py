@@ -41,7 +41,14 @@ from penstock.components.monitoring.reference import (
     write_reference,
 )
 from penstock.components.monitoring.replay import Backtest, replay
-from penstock.components.monitoring.windows import DAY, Window, is_alike, is_recent
+from penstock.components.monitoring.windows import (
+    DAY,
+    Window,
+    is_alike,
+    is_recent,
+    iso,
+    recent_since,
+)
 from penstock.schemas.errors import DataError, did_you_mean, quoted
 
 _CURRENT = "reference.json"
@@ -341,7 +348,15 @@ class Watched:
         """Return the evidence of the windows before, as far as it may count."""
         folder = self.place / "windows"
         found = []
+        # Names begin with a date. Evidence of many columns takes long to read, so that
+        # of years is not.
+        oldest, newest = (
+            iso(time)[:10].replace("-", "")
+            for time in (recent_since(window, thresholds.m), window.start)
+        )
         for path in folder.glob(f"*/{_EVIDENCE}") if folder.exists() else ():
+            if not oldest <= path.parent.name.replace("-", "")[:8] <= newest:
+                continue
             kept = WindowEvidence.from_json(json.loads(path.read_text("utf-8")))
             if kept.reference_id == reference.id and is_recent(
                 kept.window, window, thresholds.m

@@ -133,13 +133,17 @@ def is_alike(one: Window, other: Window) -> bool:
     return abs(one.seconds - other.seconds) <= 0.2 * other.seconds
 
 
-def is_recent(before: Window, window: Window, m: int) -> bool:
-    """Return whether a window may count as one of the last m before another.
+def recent_since(window: Window, m: int) -> float:
+    """Return from when on windows may count as one of the last m before another.
 
     Days without traffic, as weekends, may lie between; what is longer ago than four
     times as many windows says nothing of now.
     """
-    oldest = window.start - 4 * m * window.seconds
-    return is_alike(before, window) and oldest <= before.start < before.end <= (
-        window.start
+    return window.start - 4 * m * window.seconds
+
+
+def is_recent(before: Window, window: Window, m: int) -> bool:
+    """Return whether a window may count as one of the last m before another."""
+    return is_alike(before, window) and (
+        recent_since(window, m) <= before.start < before.end <= window.start
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import shutil
 from collections.abc import Callable
@@ -708,6 +709,34 @@ def test_what_is_not_there_gets_a_sentence(
     penstock(*asked, f"--reference={trained_on.uri}", "--day=2026-11-02")
     said = penstock("backtest", "--model=taxy", kept)
     assert "(it has 'taxi'). Did you mean 'taxi'?" in said.err
+
+
+@pytest.mark.parametrize("hourly", [False, True])
+def test_windows_of_long_ago_are_not_read_and_those_before_midnight_are(
+    trained_on: Examples, tmp_path: Path, penstock: Call, hourly: bool
+) -> None:
+    step = datetime.timedelta(hours=1) if hourly else datetime.timedelta(days=1)
+    second = datetime.datetime(2026, 11, 3, tzinfo=datetime.timezone.utc)
+    log = tmp_path / "log.parquet"
+    tables = []
+    for number, start in enumerate((second - step, second)):
+        table = rows(2_000, 20 + number, fare=0.12)
+        times = pa.array([start] * 2_000)
+        place = table.schema.get_field_index("logged_at")
+        tables.append(table.set_column(place, "logged_at", times))
+    asked = ("drift", log, "--model=taxi", f"--dir={tmp_path / 'kept'}", "--id=trip")
+    more = ("--time=logged_at", "--json", *(["--hourly"] if hourly else []))
+    pq.write_table(tables[0], log)
+    penstock(*asked, *more, f"--reference={trained_on.uri}")
+    # Of 2026-10-20 nothing counts in days of November, and of 2026-11-01 none in hours.
+    ancient = tmp_path / "kept" / "taxi" / "windows"
+    for name in ("2026-10-20", *(["2026-11-01"] if hourly else [])):
+        (ancient / name).mkdir()
+        (ancient / name / "evidence.json").write_text("never read")
+    pq.write_table(tables[1], log)
+    said = penstock(*asked, *more)
+    assert said.code == 3, said.err
+    assert "it was so in both of the last 2 windows" in said.json[0]["reasons"][0]
 
 
 def test_mixed_versions_of_the_model_are_refused(
