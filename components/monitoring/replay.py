@@ -30,6 +30,7 @@ from penstock.components.monitoring.kernels import Array
 from penstock.components.monitoring.measures import WindowEvidence
 from penstock.components.monitoring.profile import Profile
 from penstock.components.monitoring.slices import is_of
+from penstock.components.monitoring.windows import is_recent
 from penstock.schemas.errors import DataError
 
 _STIRS = 4.5
@@ -192,10 +193,15 @@ def replay(
     decisions = []
     for i, window in enumerate(windows):
         at = position.get(i)
-        if at is not None and not stirred[at]:
+        last = usable[max(at + 1 - thresholds.m, 0) : at] if at is not None else []
+        # After a gap fewer windows count than were looked at for what stirs.
+        is_whole = all(
+            is_recent(windows[each].window, window.window, thresholds.m)
+            for each in last
+        )
+        if at is not None and is_whole and not stirred[at]:
             decisions.append(_quiet(window, thresholds, reference_id))
         else:
-            last = usable[max(at + 1 - thresholds.m, 0) : at] if at is not None else []
             found = [evidence(each) for each in [*last, i]]
             decisions.append(decide(found, thresholds, importances))
             kept = {each: value for each, value in kept.items() if each > i - 32}

@@ -77,6 +77,25 @@ def test_a_replay_of_profiles_is_one_of_their_evidence() -> None:
         ]
 
 
+@pytest.mark.parametrize("shift", [0.02, 0.03, 0.04, 0.05])
+def test_windows_before_a_gap_hide_nothing(shift: float) -> None:
+    # Two of two windows are surer than two of seven are.
+    limits = Thresholds(level=0.03, reference_rows=20_000, k=2, m=7, once=0.0)
+    of = reference()
+    windows = [
+        *(window(i) for i in range(6)),
+        *(window(i, shift=shift) for i in (70, 71)),
+        window(72),
+    ]
+    evidence = [
+        comparing.compare_windows(of.profile, each, reference_id=of.id)
+        for each in windows
+    ]
+    one_by_one = replay_evidence(evidence, limits).decisions
+    at_once = replay(of.profile, windows, limits, reference_id=of.id).decisions
+    assert [each.state for each in one_by_one] == [each.state for each in at_once]
+
+
 def test_other_thresholds_give_other_alerts() -> None:
     deaf = backtest(Thresholds(level=1e-200, reference_rows=20_000))
     assert deaf.episodes == ()
