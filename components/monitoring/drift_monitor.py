@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from penstock.components.monitoring.classifier import MultivariateDrift
     from penstock.components.monitoring.drift_document import RowFindings
-    from penstock.components.monitoring.observation import Observation
     from penstock.components.monitoring.profile import Profile
     from penstock.components.monitoring.reference import Reference
     from penstock.components.monitoring.reference_rows import ReferenceRows
@@ -210,10 +210,15 @@ class DriftMonitor(Component):
         rows = self._reference_rows()
         with watched.alone():
             reference = self._reference(watched, rows, context)
+            since = -math.inf
             if reference is None:
-                self._observe(watched)
-                return
-            *before, latest = self._profiles(reference)  # no rows are an error before
+                reference = self._observe(watched)
+                if reference is None:
+                    return
+                since = reference.profile.window.end
+            *before, latest = (  # no rows are an error before
+                each for each in self._profiles(reference) if each.window.start >= since
+            )
             found = self._of_rows(latest.window, rows)
             for profile in (*before, latest):
                 context.progress(profile.rows)
@@ -560,7 +565,8 @@ class DriftMonitor(Component):
 
     # --- without a reference
 
-    def _observe(self, watched: Watched) -> None:
+    def _observe(self, watched: Watched) -> Reference | None:
+        """Observe windows; return the reference if it is made and some are left."""
         from penstock.components.monitoring.drift_document import blank
         from penstock.components.monitoring.observation import Observation
 
@@ -575,20 +581,23 @@ class DriftMonitor(Component):
             season=self.season,
             slices=self.slices,
         )
-        made, window, rows = None, None, 0
-        for window, table in self._tables(observation):
+        window, rows = None, 0
+        tables = self._tables()
+        for window, table in tables:
             rows = table.num_rows
+            self._check_versions(table, window)
             made = observation.add(window, table)
             if made is not None:
-                break
-        if made is not None:
-            watched.use(made)
+                watched.use(made)
+                if next(tables, None) is not None:
+                    return made
         assert window is not None
         document = blank(self.model, "", window, rows)
         document["reasons"] = [observation.sentence]
         self._write(document, [observation.sentence], window.name)
+        return None
 
-    def _tables(self, observation: Observation) -> Iterator[tuple[Window, pa.Table]]:
+    def _tables(self) -> Iterator[tuple[Window, pa.Table]]:
         import pyarrow as pa
 
         from penstock.components.monitoring.profiling import by_window
@@ -607,7 +616,32 @@ class DriftMonitor(Component):
         for number, group in itertools.groupby(parts, key=lambda each: each[0]):
             start = number * self._seconds
             table = pa.Table.from_batches([rows for _, rows in group])
-            yield Window(start, start + self._seconds), table
+            window = Window(start, start + self._seconds)
+            yield window, table
+
+    def _check_versions(self, rows: pa.Table, window: Window) -> None:
+        """Refuse rows of several versions of the model, as a look does.
+
+        Raises:
+            DataError: If they are, or do not say it.
+        """
+        from penstock.components.monitoring.profile import several_versions
+        from penstock.components.monitoring.values import column_of, name_counts
+
+        if not self.version:
+            return
+        has = rows.schema.names
+        if self.version not in has:
+            raise DataError(
+                f"{self.name}.version is '{self.version}', a column that "
+                f"'{self.examples.uri}' does not have (it has {quoted(has)})."
+                f"{did_you_mean(self.version, has)}"
+            )
+        column = column_of(rows.column(self.version), self.version)
+        names, counts, _ = name_counts(column.values)
+        if len(names) > 1:
+            found = dict(zip(names.to_pylist(), counts.tolist(), strict=True))
+            raise several_versions(window, self.model, found)
 
     # --- what comes of it
 

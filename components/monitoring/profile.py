@@ -232,6 +232,19 @@ def usual_or_not(types: Iterable[str], usual: str) -> str:
     return min(present - {usual} or present, default="")
 
 
+def several_versions(
+    window: Window, model: str, versions: Mapping[str, int]
+) -> DataError:
+    """Return what is said of a window whose rows are of several versions of a model."""
+    listed = ", ".join(
+        f"'{version}' ({rows} rows)" for version, rows in versions.items()
+    )
+    return DataError(
+        f"Window '{window.name}' of model '{model}' mixes versions of the model: "
+        f"{listed}. Profile the rows of each version by themselves."
+    )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Profile:
     """What a model saw in a window.
@@ -283,13 +296,7 @@ class Profile:
                 "not say which version of the model they are of. Profile them with "
                 "'version'."
             )
-        listed = ", ".join(
-            f"'{version}' ({rows} rows)" for version, rows in self.versions.items()
-        )
-        raise DataError(
-            f"Window '{self.window.name}' of model '{self.model}' mixes versions of "
-            f"the model: {listed}. Profile the rows of each version by themselves."
-        )
+        raise several_versions(self.window, self.model, self.versions)
 
     def __getitem__(self, name: str) -> ColumnProfile:
         return self.columns[self.grid[name].name]

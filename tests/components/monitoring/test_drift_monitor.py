@@ -385,6 +385,39 @@ def test_without_a_reference_the_first_windows_become_one(tmp_path: Path) -> Non
     assert seen("fifth", 4, fare=0.5).answer is Answer.NO
 
 
+def test_windows_after_those_that_make_the_reference_are_judged(
+    tmp_path: Path,
+) -> None:
+    days = [rows(1_500, day, day=day, fare=0.5 * (day == 4)) for day in range(5)]
+    logged = examples(tmp_path / "month", pa.concat_tables(days), split="x")
+    verdict = verdict_of(watch(logged, tmp_path, observe_rows=4_000, observe_windows=3))
+    assert verdict.answer is Answer.NO
+    assert verdict.properties["window"] == "2026-11-06"
+    windows = tmp_path / "monitoring" / "taxi" / "windows"
+    assert sorted(each.name for each in windows.iterdir()) == [
+        "2026-11-05",
+        "2026-11-06",
+    ]
+
+
+def test_windows_of_several_versions_are_not_observed(tmp_path: Path) -> None:
+    table = rows(1_500, 0)
+    versions = [str(7 + number % 2) for number in range(1_500)]
+    logged = examples(
+        tmp_path / "day", table.append_column("version", [versions]), split="x"
+    )
+    with pytest.raises(ComponentFailed) as raised:
+        watch(logged, tmp_path, version="version")
+    assert (
+        "Window '2026-11-02' of model 'taxi' mixes versions of the model: '7' (750 "
+        "rows), '8' (750 rows). Profile the rows of each version by themselves."
+    ) in str(raised.value)
+    with pytest.raises(ComponentFailed) as raised:
+        watch(logged, tmp_path, version="versoin")
+    assert "DriftMonitor.version is 'versoin', a column that '" in str(raised.value)
+    assert "Did you mean 'version'?" in str(raised.value)
+
+
 def test_a_span_is_the_day_of_rows_without_a_time(
     trained_on: Examples, tmp_path: Path
 ) -> None:
