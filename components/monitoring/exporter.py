@@ -335,7 +335,8 @@ def _put_greatest(
 ) -> None:
     if number is not None and not math.isnan(number):
         known = found.setdefault(name, {})
-        known[labels] = max(known.get(labels, -math.inf), number)
+        # Shifts have a sign: of -0.6 and 0.1 the first one is what drifted most.
+        known[labels] = max(known.get(labels, 0.0), number, key=abs)
 
 
 def _window(found: Samples, document: Document) -> None:

@@ -336,6 +336,9 @@ class Journal:
                 "SELECT due FROM schedules WHERE model = ? AND schedule = ?",
                 (wish.model, schedule),
             ).fetchone()
+            # One that lies ahead was written by a clock that was set back since.
+            if row is not None and row[0] > now:
+                row = None
             if row is not None and row[0] >= due:
                 return None
             sql.execute(
@@ -649,8 +652,8 @@ def _answer(
         )
     (count, first) = sql.execute(
         "SELECT COUNT(*), MIN(decided) FROM decisions WHERE model = ? "
-        f"AND answer IN ({marks}) AND decided > ?",
-        (wish.model, *counted, now - DAY_SECONDS),
+        f"AND answer IN ({marks}) AND ABS(decided - ?) < ?",
+        (wish.model, *counted, now, DAY_SECONDS),
     ).fetchone()
     if count >= limits.runs_per_day:
         until = now if first is None else first + DAY_SECONDS

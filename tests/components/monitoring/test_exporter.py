@@ -146,6 +146,17 @@ def test_the_features_shown_are_those_that_drift_and_all_speaks_for_all() -> Non
     assert value(none, ratio, **labels) == max(ratios.values())
 
 
+def test_all_speaks_for_the_largest_shift_whichever_its_direction() -> None:
+    shifts = {"fare": -0.6, "miles": 0.1, "tips": -0.2}
+    columns = [
+        column(name, measures=[measure("mean_shift", value=shift)])
+        for name, shift in shifts.items()
+    ]
+    found = read(exposition([document(columns=columns)]))
+    labels = {"model_name": "taxi", "feature": ALL, "drift_type": "mean_shift"}
+    assert value(found, "model_feature_drift", **labels) == -0.6
+
+
 def test_a_feature_that_is_called_like_all_is_another() -> None:
     assert feature_label(ALL) != ALL
     both = [

@@ -142,7 +142,9 @@ def test_a_clock_that_was_set_back_holds_nothing_up_for_long(
     first = decide("group 1")
     journal.end(first.id, "pushed", "", now=NOW)
     assert decide("group 2", at=-HOUR).answer is Answer.COOL_DOWN
-    assert decide("group 2", at=-400 * 24 * HOUR).answer is Answer.START
+    once = Limits(cool_down_seconds=0, runs_per_day=1)
+    assert decide("group 2", at=-HOUR, limits=once).answer is Answer.LIMIT
+    assert decide("group 2", at=-400 * 24 * HOUR, limits=once).answer is Answer.START
 
 
 def test_no_more_than_so_many_in_any_24_hours(journal: Journal, decide: Decide) -> None:
@@ -262,6 +264,14 @@ def test_a_missed_time_is_made_up_for_once_and_one_before_it_was_known_never(
     # A clock that was set back does not make it due again.
     assert due(NOW + 12 * HOUR) is None
     assert len(journal.decisions()) == 1
+    # Nor does it wait until the clock is as far again.
+    journal.end(missed.id, "pushed", "")
+    again = due(NOW + 18 * HOUR)
+    assert again is not None and again.answer is Answer.START
+    journal.end(again.id, "pushed", "")
+    # What was due and done is not done anew.
+    same = due(NOW + 24 * HOUR)
+    assert same is not None and same.is_repeat and same.id == missed.id
 
 
 @pytest.mark.parametrize("processes", [8])
