@@ -1,8 +1,9 @@
 """Samples of rows that are the same on any machine, with weights that stay true.
 
-What decides on a row is a keyed hash of its id: neither the order of rows, nor batches,
-nor anything drawn before. So two machines that see parts of a log keep the same rows as
-one that sees it whole, and a row once kept is kept again.
+What decides on a row is a keyed hash of its id and of the probability that it was kept
+with before: neither the order of rows, nor batches. So two machines that see parts of a
+log keep the same rows as one that sees it whole, a row once kept is kept again, and a
+sample of a sample is one, whatever its seed.
 """
 
 from __future__ import annotations
@@ -96,10 +97,21 @@ def _mixed_int(value: int) -> int:
     return int(_mixed(np.array([value & _MASK], np.uint64))[0])
 
 
-def uniforms(ids: pa.Array | pa.ChunkedArray, seed: int = 0) -> Array:
-    """Return a number from [0, 1) for each id: float64, shape (ids,)."""
-    drawn: Array = (hashes(ids, seed) >> np.uint64(11)) * 2.0**-53
-    return drawn
+def drawn(log: LogTable, seed: int = 0) -> Array:
+    """Return 64 random bits for each row of a log: uint64, shape (rows,).
+
+    Those of a row that was kept with another probability before are others: of rows
+    that were kept because their number is small, the same number says nothing new.
+    """
+    before = log.probabilities.view(np.uint64) + np.uint64(_ROUND)
+    found: Array = _mixed(hashes(log.ids, seed) ^ _mixed(before))
+    return found
+
+
+def uniforms(log: LogTable, seed: int = 0) -> Array:
+    """Return a number from [0, 1) for each row of a log: float64, shape (rows,)."""
+    found: Array = (drawn(log, seed) >> np.uint64(11)) * 2.0**-53
+    return found
 
 
 def thinned(log: LogTable, *, seed: int = 0, to: float | None = None) -> LogTable:
@@ -134,7 +146,7 @@ def thinned(log: LogTable, *, seed: int = 0, to: float | None = None) -> LogTabl
         )
     kept = log
     if probabilities.max() > target:
-        kept = log.only(uniforms(log.ids, seed) < target / probabilities)
+        kept = log.only(uniforms(log, seed) < target / probabilities)
     return _with_probabilities(kept, np.full(kept.rows, target))
 
 
@@ -186,7 +198,7 @@ def sample_by_rate(
             )
         chosen[code] = named.get(name, named.get("*", 1.0))
     rate_of = chosen[codes] if len(strata) else np.ones(0)
-    kept = uniforms(log.ids, seed) < rate_of
+    kept = uniforms(log, seed) < rate_of
     sampled = log.only(kept)
     return _with_probabilities(sampled, sampled.probabilities * rate_of[kept])
 
@@ -288,11 +300,11 @@ class BottomK:
         return merged._cut(*_strata(log, self.by), self.size)
 
     def _cut(self, strata: list[str], codes: Array, size: int) -> BottomK:
-        hashed = hashes(self.log.ids, self.seed)
-        order = np.lexsort((hashed, codes))
-        first = np.searchsorted(codes[order], np.arange(len(strata)))
-        rank = np.arange(len(order)) - (first[codes[order]] if len(order) else 0)
+        order, rank = self._ranked(strata, codes)
         kept = order[rank < size]
+        # By their ids, for they may have been kept with other probabilities before.
+        hashed = hashes(self.log.ids, self.seed)
+        kept = kept[np.lexsort((hashed[kept], codes[kept]))]
         twice = (np.diff(codes[kept]) == 0) & (np.diff(hashed[kept]) == 0)
         if twice.any():
             name = self.log.ids[int(kept[int(np.argmax(twice))])].as_py()
@@ -302,6 +314,13 @@ class BottomK:
                 'LogRules(on_duplicate="first").'
             )
         return dataclasses.replace(self, log=self.log.only(np.sort(kept)))
+
+    def _ranked(self, strata: list[str], codes: Array) -> tuple[Array, Array]:
+        """Return rows by stratum and hash, and the rank of each within its stratum."""
+        order = np.lexsort((drawn(self.log, self.seed), codes))
+        first = np.searchsorted(codes[order], np.arange(len(strata)))
+        rank = np.arange(len(order)) - (first[codes[order]] if len(order) else 0)
+        return order, rank
 
     def rows(self, total: int | None = None) -> LogTable:
         """Return the sample, with the probabilities of its rows.
@@ -328,10 +347,7 @@ class BottomK:
                     f"of which {min(self.size, self.seen[name]):,} were kept. Keep "
                     "more of each stratum, or ask for fewer rows."
                 )
-            hashed = hashes(self.log.ids, self.seed)
-            order = np.lexsort((hashed, codes))
-            first = np.searchsorted(codes[order], np.arange(len(strata)))
-            rank = np.arange(len(order)) - (first[codes[order]] if len(order) else 0)
+            order, rank = self._ranked(strata, codes)
             kept = np.sort(order[rank < quota[codes[order]]])
             sample = dataclasses.replace(self, log=self.log.only(kept))
             codes = codes[kept]

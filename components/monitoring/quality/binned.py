@@ -97,8 +97,8 @@ def auc(scores: Scores, positives: Array, place: int = 0) -> Array:
         positives: Weight of positive rows by bin, of shape (..., bins); it may be an
             expectation.
         place: Not used, here as in other metrics without a threshold.
-        place: Not used.
     """
+    del place
     negatives = scores.rows - positives
     below = np.cumsum(negatives, axis=-1) - negatives
     won = (positives * (below + negatives / 2)).sum(axis=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -97,14 +98,18 @@ def test_ids_that_follow_one_another_are_spread_evenly(seed: int, form: str) -> 
     ids = [form.format(i, i) for i in range(200_000)]
     hashed = hashes(pa.array(ids), seed)
     assert len(np.unique(hashed)) == len(ids)
-    drawn = uniforms(pa.array(ids), seed)
+    log = log_of(ids)
+    drawn = uniforms(log, seed)
     assert stats.kstest(drawn, "uniform").pvalue > 1e-4
     assert stats.kstest(np.diff(drawn) % 1, "uniform").pvalue > 1e-4
     # Every bit is set half of the time, and independently of the others' neighbors.
     bits = (hashed[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     errors = (bits.mean(0) - 0.5) * 2 * np.sqrt(len(ids))
     assert np.abs(errors).max() < 5
-    assert stats.pearsonr(drawn, uniforms(pa.array(ids), seed + 1)).pvalue > 1e-4
+    assert stats.pearsonr(drawn, uniforms(log, seed + 1)).pvalue > 1e-4
+    # Nor does what a row was kept by say anything of what it will be kept by.
+    kept = log_of(ids, p=[0.5] * len(ids))
+    assert stats.pearsonr(drawn, uniforms(kept, seed)).pvalue > 1e-4
 
 
 def test_one_changed_bit_changes_half_of_the_hash() -> None:
@@ -321,7 +326,9 @@ def _z(estimates: list[float], truth: float) -> float:
     return float(errors.mean() / (errors.std(ddof=1) / np.sqrt(len(errors))))
 
 
-@pytest.mark.parametrize("mode", ["rate", "exact", "both", "thinned"])
+@pytest.mark.parametrize(
+    "mode", ["rate", "exact", "both", "thinned", "twice", "across"]
+)
 def test_weighted_totals_are_unbiased_over_200_seeds(mode: str) -> None:
     draw = np.random.default_rng(4)
     count = 2_000
@@ -330,6 +337,8 @@ def test_weighted_totals_are_unbiased_over_200_seeds(mode: str) -> None:
         [f"r{i}" for i in range(count)],
         ["rich" if i % 10 == 0 else "ordinary" for i in range(count)],
     )
+    halves = pa.array([i % 2 for i in range(count)])
+    log = dataclasses.replace(log, table=log.table.append_column("half", halves))
     totals, covered = [], 0
     for seed in range(200):
         if mode == "rate":
@@ -338,10 +347,16 @@ def test_weighted_totals_are_unbiased_over_200_seeds(mode: str) -> None:
             found = BottomK.of(log, 90, seed=seed).rows()
         elif mode == "both":
             first = sample_by_rate(log, {"rich": 0.5, "*": 0.4}, seed=seed)
-            found = BottomK.of(first, 60, seed=seed + 10**6).rows()
+            found = BottomK.of(first, 60, seed=seed).rows()
+        elif mode == "twice":
+            first = BottomK.of(log, 90, seed=seed).rows()
+            found = sample_by_rate(first, 0.5, seed=seed)
+        elif mode == "across":  # rows of one stratum were kept with other probabilities
+            first = sample_by_rate(log, {"rich": 0.5, "*": 0.1}, seed=seed)
+            found = BottomK.of(first, 60, by="half", seed=seed).rows()
         else:
             first = sample_by_rate(log, {"rich": 0.5, "*": 0.1}, seed=seed)
-            found = thinned(first, seed=seed + 10**6)
+            found = thinned(first, seed=seed)
         estimate = estimated_total(values[xs(found)], found.probabilities)
         totals.append(estimate.value)
         covered += abs(estimate.value - values.sum()) < 1.96 * estimate.error
