@@ -33,6 +33,7 @@ from penstock.components.monitoring.logs import (
     LogTable,
     check_columns,
 )
+from penstock.components.monitoring.sample_files import format_of
 from penstock.components.monitoring.windows import Window
 from penstock.schemas.errors import DataError
 
@@ -184,6 +185,8 @@ def _opened(
             files, subject, window, format, rules, _text(version), batch_rows, keep
         )
     else:
+        if kind == "Parquet":
+            format = format_of(files, format)
         source = TableFiles(files, kind, format, window)
         layout, roles = _table_layout(subject, source.schema, format, window)
         checks = Checked(subject, layout, window, rules, _text(version))

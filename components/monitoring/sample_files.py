@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock.components.columns import parquet
-from penstock.components.monitoring.logs import LogTable
+from penstock.components.monitoring.logs import (
+    ID,
+    LANE,
+    PROBABILITY,
+    STRATUM,
+    TIME,
+    VERSION,
+    LogFormat,
+    LogTable,
+)
 from penstock.components.monitoring.profile_files import profile_path
 from penstock.components.monitoring.windows import Window
 from penstock.schemas.errors import DataError
@@ -95,6 +106,35 @@ def read_sample(path: Path | str) -> LogTable:
     )
 
 
+def format_of(files: Sequence[Path], format: LogFormat) -> LogFormat:
+    """Return the format of a log, where its files are samples and say it themselves.
+
+    Args:
+        files: Parquet files. If one of them is no sample, nothing is said.
+        format: What somebody says, which comes first.
+    """
+    found = []
+    for path in files:
+        about = _said(path)
+        if about.get("format") != _FORMAT:
+            return format
+        found.append(about)
+    has_ids = all(about["has_ids"] for about in found)
+    scores = dict.fromkeys(name for about in found for name in about["scores"])
+    return dataclasses.replace(
+        format,
+        id=format.id or (ID if has_ids else None),
+        time=format.time or TIME,
+        version=format.version or VERSION,
+        lane=format.lane or LANE,
+        stratum=format.stratum or STRATUM,
+        probability=format.probability or PROBABILITY,
+        scores=format.scores or tuple(scores),
+        label=format.label or found[0]["label"],
+        leave_out=format.leave_out if has_ids else (*format.leave_out, ID),
+    )
+
+
 def check_sample(path: Path, window: Window) -> None:
     """Check that a file is the sample of a window.
 
@@ -121,15 +161,20 @@ def window_of_sample(path: Path) -> Window:
 def _about(path: Path) -> tuple[dict[str, Any], Window]:
     if not path.exists():
         raise DataError(f"There is no sample '{path}'. Check the path.")
-    with parquet.open_parquet(path) as file:
-        metadata = file.metadata.metadata or {}
-    about = json.loads(metadata.get(_KEY, b"{}"))
+    about = _said(path)
     if about.get("format") != _FORMAT:
         raise DataError(
             f"'{path}' is no sample of a log: it does not say what its columns are. "
             "Pass a file that write_sample wrote."
         )
     return about, Window(*about["window"])
+
+
+def _said(path: Path) -> dict[str, Any]:
+    with parquet.open_parquet(path) as file:
+        metadata = file.metadata.metadata or {}
+    found = json.loads(metadata.get(_KEY, b"{}"))
+    return found if isinstance(found, dict) else {}
 
 
 def sync_folder(folder: Path) -> None:

@@ -19,13 +19,17 @@ from penstock.components.evaluation import model_loader, write_flavor
 from penstock.components.monitoring.budget import Replay
 from penstock.components.monitoring.document import read_document
 from penstock.components.monitoring.drift_monitor import DriftMonitor
+from penstock.components.monitoring.logs import LogFormat, of_table, read_log
+from penstock.components.monitoring.sample_files import write_sample
+from penstock.components.monitoring.sampling import BottomK
 from penstock.components.monitoring.watched import Watched, models
+from penstock.components.monitoring.windows import DAY, Window
 from penstock.pipelines.pipeline import Pipeline
 from penstock.pipelines.run import RunResult, run
 from penstock.pipelines.runners import LocalRunner
 from penstock.schemas.artifacts import Answer, DriftVerdict, Examples, Model
 from penstock.schemas.errors import ComponentFailed, DataError, PipelineError
-from tests.components.monitoring.traffic import examples, rows
+from tests.components.monitoring.traffic import MONDAY, examples, rows
 from tests.conftest import Said
 
 Call = Callable[..., Said]
@@ -770,6 +774,38 @@ def test_windows_of_long_ago_are_not_read_and_those_before_midnight_are(
     said = penstock(*asked, *more)
     assert said.code == 3, said.err
     assert "it was so in both of the last 2 windows" in said.json[0]["reasons"][0]
+
+
+def test_samples_are_looked_at_as_their_log_is(
+    trained_on: Examples, tmp_path: Path, penstock: Call
+) -> None:
+    # Of each stratum as many rows are kept, whatever its share.
+    samples = tmp_path / "samples"
+    for day in range(2):
+        table = rows(20_000, 20 + day, day=day)
+        table = table.append_column("stratum", table.column("payment_type"))
+        log = of_table(
+            table,
+            window=Window(MONDAY + day * DAY, MONDAY + (day + 1) * DAY),
+            format=LogFormat(
+                id="trip", time="logged_at", stratum="stratum", scores=("score",)
+            ),
+        )
+        sample = BottomK.of(log, 900).rows()
+        assert 1 < sample.probabilities.max() / sample.probabilities.min() < 20
+        path = write_sample(sample, samples)
+        read = read_log(path)
+        assert read.table.equals(sample.table.replace_schema_metadata())
+        assert (read.features, read.scores) == (sample.features, sample.scores)
+    asked = ("drift", samples, "--model=taxi", f"--dir={tmp_path / 'kept'}", "--json")
+    said = penstock(*asked, f"--reference={trained_on.uri}")
+    assert said.code == 0, said.err
+    assert [each["state"] for each in said.json] == ["ok", "ok"]
+    assert all(1_500 < each["rows"] < 2_200 for each in said.json)
+    roles = {each["name"]: each["role"] for each in said.json[0]["columns"]}
+    assert roles["score"] == "score" and set(roles) == {
+        *("fare", "miles", "payment_type", "score")
+    }
 
 
 def test_mixed_versions_of_the_model_are_refused(
