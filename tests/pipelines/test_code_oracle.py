@@ -30,7 +30,6 @@ def no_bytecode() -> Iterator[None]:
 
 @settings(
     max_examples=4,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.integers(0, 10**9))

@@ -1064,7 +1064,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(STEPS, st.sampled_from([1, 5, 2_048]))
 def test_what_is_found_is_what_a_look_at_everything_finds(
     steps: list[tuple[str, str, str, int]], many: int

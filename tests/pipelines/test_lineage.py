@@ -192,7 +192,7 @@ class ForeignGraph(Graph):
 
 
 @pytest.mark.parametrize("kind", [Graph, ForeignGraph])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(steps=STEPS)
 def test_lineage_equals_a_walk_over_the_graph(
     store: Store, kind: type[Graph], steps: list[Step]

@@ -420,7 +420,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)

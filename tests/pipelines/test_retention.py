@@ -518,7 +518,7 @@ HISTORIES = (
 )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(*HISTORIES)
 def test_what_is_deleted_is_what_nothing_kept_came_from(
     specs: list[dict[str, Any]], policy: Policy, pinned: set[int], says_writers: bool
@@ -527,7 +527,7 @@ def test_what_is_deleted_is_what_nothing_kept_came_from(
 
 
 @pytest.mark.long
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(*HISTORIES)
 def test_what_is_deleted_is_what_nothing_kept_came_from_at_length(
     specs: list[dict[str, Any]], policy: Policy, pinned: set[int], says_writers: bool

@@ -39,7 +39,7 @@ def ids(artifacts: list[Artifact]) -> list[int | None]:
     return [each.id for each in artifacts]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(NUMBERS), st.integers(-5, 5))
 def test_numbers_are_compared_as_python_compares_them(
     values: list[Any], bound: int

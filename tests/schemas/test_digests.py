@@ -39,7 +39,7 @@ def written(tree: dict[tuple[str, str], bytes], *, backwards: bool = False) -> s
         return folder_digest(Path(folder))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(TREES)
 def test_digest_does_not_depend_on_the_order_of_writing(
     tree: dict[tuple[str, str], bytes],
@@ -47,7 +47,7 @@ def test_digest_does_not_depend_on_the_order_of_writing(
     assert written(tree) == written(tree, backwards=True)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(TREES, TREES)
 def test_digests_are_equal_exactly_if_the_contents_are(
     one: dict[tuple[str, str], bytes], other: dict[tuple[str, str], bytes]
@@ -55,7 +55,7 @@ def test_digests_are_equal_exactly_if_the_contents_are(
     assert (written(one) == written(other)) == (one == other)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(TREES.filter(bool), st.data())
 def test_one_flipped_bit_changes_the_digest(
     tree: dict[tuple[str, str], bytes], data: st.DataObject

@@ -459,7 +459,6 @@ def tables(draw: st.DrawFn) -> tuple[list[list[str | None]], dict[str, Any]]:
 
 @settings(
     max_examples=300,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(tables(), st.sampled_from([1, 3, 16, 1 << 16]))
@@ -485,7 +484,6 @@ def test_texts_come_back_as_the_csv_module_reads_them(
 
 @settings(
     max_examples=200,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
@@ -518,7 +516,6 @@ def test_integers_come_back_whole(
 
 @settings(
     max_examples=200,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
@@ -546,7 +543,6 @@ def test_floats_come_back_bit_for_bit(
 
 @settings(
     max_examples=100,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

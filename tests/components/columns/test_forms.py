@@ -101,7 +101,7 @@ def test_plain_batches_are_not_dictionary_encoded_at_any_depth() -> None:
     assert plain.to_pydict() == batch.to_pydict()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.one_of(st.none(), st.lists(st.one_of(st.none(), st.integers(-9, 9)))),

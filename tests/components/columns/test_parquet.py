@@ -31,7 +31,6 @@ def written(path: Path, cuts: list[int]) -> bytes:
 
 @settings(
     max_examples=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.integers(0, 1000), max_size=9).map(sorted))

@@ -141,7 +141,7 @@ VALUE = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))
 TEXT = st.one_of(st.none(), st.text(max_size=20))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(VALUE, st.one_of(st.none(), st.floats()), TEXT, st.lists(TEXT)),
@@ -330,7 +330,7 @@ def test_deal_keeps_every_row_in_order() -> None:
     assert deal(batch, np.zeros(10, np.intp), 1) == [batch]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(VALUE, st.floats(), TEXT, st.integers(0, 3)), max_size=30),
     st.integers(0, 30),

@@ -232,7 +232,6 @@ def test_element_specs_are_those_of_tfx_bsl(files: tuple[str, str], drop: bool) 
 
 @settings(
     max_examples=15,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

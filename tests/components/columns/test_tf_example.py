@@ -72,13 +72,13 @@ def theirs(batch: pa.RecordBatch) -> list[bytes]:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(batches())
 def test_records_say_what_tfx_bsls_say(batch: pa.RecordBatch) -> None:
     assert parsed(tf_example.encode(batch)) == parsed(theirs(batch))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(batches(), st.integers(0, 7))
 def test_the_bytes_of_a_row_depend_on_the_row_alone(
     batch: pa.RecordBatch, start: int

@@ -93,7 +93,7 @@ def sampled(accumulator: Accumulator) -> dict[Any, set[int]]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 60),
     seed=st.integers(0, 50),
@@ -126,7 +126,7 @@ def test_any_division_of_rows_gives_the_same(
         assert sampled(total) == sampled(once)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     rows=st.integers(1, 60),
     seed=st.integers(0, 50),
@@ -189,7 +189,7 @@ def test_equal_statistics_are_computed_once() -> None:
     assert statistics_of([COUNTS, MEANS, COUNTS, ROWS]) == (ROWS, COUNTS, MEANS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     members=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=30),
     most=st.integers(1, 5),

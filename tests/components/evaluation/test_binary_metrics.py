@@ -267,7 +267,7 @@ def data_sets(draw: st.DrawFn) -> Data:
     return Data.joined(parts)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(data=data_sets(), weighted=st.booleans())
 def test_generated_rows(data: Data, weighted: bool) -> None:
     assert_parity(config(*SOME, weighted=weighted), data)

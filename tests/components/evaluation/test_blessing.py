@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.components.evaluation.blessing import (
@@ -728,7 +728,6 @@ def outcomes(
     return {(each.bound, each.slice): each.outcome for each in judgment.findings}
 
 
-@settings(deadline=None)
 @given(asked=ASKED, measured=slices())
 def test_nothing_is_blessed_whose_interval_crosses_its_bound(
     asked: list[Threshold], measured: list[SliceMetrics]
@@ -766,7 +765,6 @@ def widened(interval: Interval | None, by: float) -> Interval | None:
     )
 
 
-@settings(deadline=None)
 @given(asked=ASKED, measured=slices(), by=WIDTHS)
 def test_wider_intervals_never_pass_nor_fail_more(
     asked: list[Threshold], measured: list[SliceMetrics], by: float
@@ -794,7 +792,6 @@ def test_wider_intervals_never_pass_nor_fail_more(
         assert outcome in (Outcome.INCONCLUSIVE, before[key])
 
 
-@settings(deadline=None)
 @given(asked=ASKED, measured=slices())
 def test_another_slice_makes_none_of_the_others_fail(
     asked: list[Threshold], measured: list[SliceMetrics]
@@ -806,7 +803,6 @@ def test_another_slice_makes_none_of_the_others_fail(
             assert outcome is Outcome.FAILED
 
 
-@settings(deadline=None)
 @given(asked=ASKED, measured=slices(), data=st.data())
 def test_the_order_of_thresholds_and_slices_does_not_matter(
     asked: list[Threshold], measured: list[SliceMetrics], data: st.DataObject

@@ -302,7 +302,7 @@ CLASSES = st.lists(
 )
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(parts=st.lists(CLASSES, min_size=1, max_size=4))
 def test_generated_ties(parts: Any) -> None:
     data = []

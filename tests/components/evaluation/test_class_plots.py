@@ -97,7 +97,7 @@ def _cases(draw: st.DrawFn) -> list[Data]:
     return found
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(_cases(), st.booleans())
 def test_missing_classes(cases: Sequence[Data], weighted: bool) -> None:
     asked = parity.config(

@@ -143,7 +143,7 @@ def _cases(draw: st.DrawFn) -> list[tuple[list[float], list[float]]]:
     return [_rows(draw) for _ in range(6)]
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(_cases(), st.booleans())
 def test_extreme_and_equal_scores(
     cases: Sequence[tuple[list[float], list[float]]], weighted: bool

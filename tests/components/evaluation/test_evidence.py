@@ -132,7 +132,7 @@ def test_an_exact_number_is_beyond_its_bound_for_certain() -> None:
     st.lists(st.floats(0, 1), min_size=1, max_size=30),
     st.sampled_from([0.01, 0.05, 0.3]),
 )
-@settings(deadline=None, max_examples=30)  # statsmodels collects garbage each time
+@settings(max_examples=30)  # statsmodels collects garbage each time
 def test_holm_equals_statsmodels(levels: list[float], rate: float) -> None:
     products = [
         level * (len(levels) - place) for place, level in enumerate(sorted(levels))
@@ -253,7 +253,7 @@ SIDES = st.floats(0, 3).map(lambda number: round(number, 2))
 
 
 @given(NUMBERS, SIDES, SIDES, NUMBERS, SIDES, SIDES, NUMBERS, st.booleans())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_the_contrast_says_what_the_share_says(
     difference: float,
     below: float,

@@ -932,7 +932,7 @@ kinds = st.sampled_from(["number", "text", "truth", "truth"])
 seeds = st.integers(0, 10_000)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     tree=st.tuples(kinds, st.integers(1, 3)).flatmap(lambda each: trees(*each)),
     seed=seeds,
@@ -992,7 +992,7 @@ plain_trees = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(tree=plain_trees, seed=seeds)
 def test_the_same_as_in_pandas(tree: Tree, seed: int) -> None:
     text, rows = written(tree), rows_of(seed, missing=False)
@@ -1007,7 +1007,7 @@ WORDS = (
 )
 
 
-@settings(deadline=None, max_examples=600)
+@settings(max_examples=600)
 @given(
     text=st.one_of(
         st.text(max_size=30),

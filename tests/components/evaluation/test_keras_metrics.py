@@ -234,7 +234,7 @@ def test_rows_without_weight_have_a_mean_of_zero() -> None:
     parity(["Poisson", "CategoricalAccuracy"], Data.joined([data, nothing]))
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(
     parts=st.lists(
         st.lists(

@@ -121,7 +121,7 @@ def _cases(draw: st.DrawFn) -> list[Data]:
     return found
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(_cases(), st.booleans())
 def test_extreme_and_equal_scores(cases: Sequence[Data], weighted: bool) -> None:
     parity.assert_parity(

@@ -144,7 +144,7 @@ def _cases(draw: st.DrawFn) -> list[Data]:
     return found
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(_cases(), st.booleans())
 def test_ties_and_queries_without_gain(cases: Sequence[Data], weighted: bool) -> None:
     joined = Data.joined(cases)

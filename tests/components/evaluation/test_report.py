@@ -208,7 +208,7 @@ def test_data_cannot_change_the_page(text: str) -> None:
     assert hostile.attributes == harmless.attributes
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(max_size=40))
 def test_no_text_changes_the_page(text: str) -> None:
     row = Row(text, text, 1, 0.5)
@@ -241,7 +241,7 @@ ROWS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ROWS, max_size=4), st.builds(Plots, st.text(), CURVES, CURVES))
 def test_any_numbers_make_a_page(table: list[Row], plots: Plots) -> None:
     page = render(simple(baseline="old", table=tuple(table), plots=(plots,)))

@@ -339,7 +339,7 @@ def random_batch(seed: int) -> pa.RecordBatch:
 VALUES = ["0", "0.0", "7", "7.0", "0.5", "-1", "a", "é", "seven", "", "1e5", "nan"]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 100_000),
     names=st.lists(
@@ -361,7 +361,7 @@ def test_the_same_slices_as_tfma(
     assert typed(members(slicing, batch)) == typed(by_tfma(batch, slicing))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 100_000))
 def test_tfma_finds_the_same_slices_in_added_columns(seed: int) -> None:
     batch = random_batch(seed)

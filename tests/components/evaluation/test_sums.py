@@ -114,7 +114,7 @@ def as_dict(sums: Sums) -> dict[tuple[int, int], list[float]]:
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(case=cases())
 def test_sums_of_one_accumulator(case: Case) -> None:
     assert as_dict(added(case, case.batches)) == {
@@ -122,7 +122,7 @@ def test_sums_of_one_accumulator(case: Case) -> None:
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(case=cases(), data=st.data())
 def test_any_split_and_order_of_merging_gives_the_same_sums(
     case: Case, data: st.DataObject
@@ -142,7 +142,7 @@ def test_any_split_and_order_of_merging_gives_the_same_sums(
     assert as_dict(total) == as_dict(added(case, case.batches))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(case=cases())
 def test_all_ways_of_counting_agree(case: Case) -> None:
     """Of arrays as long as the cells, of sorted places, and of parts that wait."""
@@ -154,7 +154,7 @@ def test_all_ways_of_counting_agree(case: Case) -> None:
         assert as_dict(added(case, case.batches)) == whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(case=cases())
 def test_slices_one_by_one_and_as_arrays(case: Case) -> None:
     sums = added(case, case.batches)
@@ -210,7 +210,7 @@ def test_how_many_cells_a_row_fell_into() -> None:
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), VALUES), max_size=20),
     first=st.integers(0, 20),

@@ -139,7 +139,6 @@ SLICES = st.lists(
 
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(SLICES, st.randoms(use_true_random=False))

@@ -232,7 +232,7 @@ SPECS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     values=st.lists(st.tuples(NUMBERS, NUMBERS), min_size=3, max_size=3),
     bounds=st.tuples(BOUNDS, BOUNDS),

@@ -83,7 +83,7 @@ def cases(draw: st.DrawFn) -> tuple[Array, Array, Array, View]:
     return label, scores, weight, View(**view)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(case=cases())
 def test_pairs_are_those_of_tfma(case: tuple[Array, Array, Array, View]) -> None:
     label, scores, weight, view = case

@@ -282,7 +282,7 @@ WHOLE["quality"]["trends"][0]["points"] = WHOLE["quality"]["trends"][0]["points"
 PLACES = places(WHOLE)[1:]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(PLACES), PLAIN, st.booleans())
 def test_a_broken_document_is_refused_just_where_jsonschema_refuses_it(
     path: tuple[Any, ...], value: Any, is_removed: bool

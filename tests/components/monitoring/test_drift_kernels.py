@@ -21,7 +21,7 @@ from penstock.components.monitoring.profiling import profile_column
 
 Array = npt.NDArray[Any]
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 samples = st.lists(st.integers(0, 12), min_size=2, max_size=60)
 
 

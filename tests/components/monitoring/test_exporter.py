@@ -291,7 +291,7 @@ def test_values_of_categories_are_no_labels() -> None:
 ANY_TEXT = st.text(st.characters(exclude_categories=()), min_size=1, max_size=120)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     model=ANY_TEXT,
     features=st.lists(ANY_TEXT, min_size=1, max_size=4, unique=True),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -37,7 +37,6 @@ def test_many_values_have_the_quantiles_of_numpy_as_edges() -> None:
     assert (edges[0], edges[-1]) == (values.min(), values.max())
 
 
-@settings(deadline=None)
 @given(
     hnp.arrays(
         np.float64,

@@ -205,7 +205,7 @@ def test_what_xml_cannot_have_is_written_as_an_escape() -> None:
     assert r"a\x00b\x1b\ud800\ufffe\nc" in names
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(st.characters()))
 def test_any_name_leaves_valid_xml(text: str) -> None:
     parsed(named(text))

@@ -17,7 +17,7 @@ from penstock.components.monitoring.label_delays import (
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=60))
 def test_the_curve_is_that_of_kaplan_and_meier(rows: list[tuple[int, bool]]) -> None:
     durations = np.array([time for time, _ in rows], np.float64)

@@ -449,7 +449,6 @@ STEPS = st.lists(
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(STEPS)

@@ -153,7 +153,6 @@ DTYPES = st.sampled_from(["f4", "f8", "i4", "i8", "u1", "u8", "?", "f2", "O"])
 
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

@@ -10,7 +10,7 @@ from penstock.components.monitoring.names import Unseen, bounded, size, together
 counts = st.dictionaries(st.text(max_size=30), st.integers(1, 50), max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(counts, max_size=5), st.integers(1, 12), st.integers(10, 200))
 def test_a_count_is_within_its_error_and_the_total_is_right(
     days: list[dict[str, int]], most: int, most_bytes: int
@@ -36,7 +36,6 @@ def test_a_count_is_within_its_error_and_the_total_is_right(
         assert found.counts == true
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=6), unique=True, max_size=20))
 def test_another_name_always_takes_more(ordered: list[str]) -> None:
     sizes = [size(ordered[:many]) for many in range(len(ordered) + 1)]

@@ -400,9 +400,7 @@ class Deliveries(RuleBasedStateMachine):
 
 
 TestDeliveries = Deliveries.TestCase
-TestDeliveries.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None
-)
+TestDeliveries.settings = settings(max_examples=12, stateful_step_count=25)
 
 
 def test_the_file_is_sqlite_and_whole_after_use(outbox: Outbox) -> None:

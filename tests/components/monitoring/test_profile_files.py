@@ -75,7 +75,7 @@ def test_what_is_read_is_what_was_written(profile: Profile, tmp_path: Path) -> N
     assert grid_path(tmp_path, profile.grid.id).stat().st_mtime_ns == before
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     counts=st.lists(st.integers(0, 2**62), min_size=5, max_size=5),
     unseen=st.dictionaries(st.text(max_size=9), st.integers(1, 2**40), max_size=9),

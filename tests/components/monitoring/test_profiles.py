@@ -50,7 +50,7 @@ def directly(edges: Any, values: list[float | None]) -> list[int]:
     return counts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     reference=st.lists(numbers, min_size=1, max_size=60),
     days=st.lists(st.lists(numbers, max_size=40), min_size=2, max_size=7),
@@ -95,7 +95,7 @@ def test_seven_days_of_numbers_are_their_sum_and_what_is_counted_directly(
         assert (total - part).nan == rest.nan
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     reference=st.lists(texts, min_size=1, max_size=60),
     days=st.lists(st.lists(texts, max_size=40), min_size=2, max_size=7),
@@ -130,7 +130,7 @@ def replaced(profile: ColumnProfile, **changes: Any) -> ColumnProfile:
     return dataclasses.replace(profile, **changes)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.floats(allow_nan=False, allow_infinity=False),
@@ -186,7 +186,6 @@ def test_a_shape_that_no_buckets_suit_is_sorted() -> None:
     )
 
 
-@settings(deadline=None)
 @given(st.permutations([1e308, -1e308, 1.0, 1e-300, 3.0, 1e16, -1e16]))
 def test_a_sum_does_not_depend_on_its_order(values: list[float]) -> None:
     total = ExactSum()

@@ -303,7 +303,7 @@ _STEP = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(_STEP, max_size=25), st.integers(1, 3))
 def test_no_story_has_two_runs_at_once_or_for_one_occasion_or_over_the_limit(
     tmp_path_factory: pytest.TempPathFactory,

@@ -62,7 +62,7 @@ _FIELD = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.tuples(_FIELD, _FIELD, _FIELD, st.just("*"), _FIELD),
     st.integers(0, 2_000_000_000),

@@ -70,7 +70,7 @@ def test_hashes_are_these_on_every_machine() -> None:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.text(), min_size=1, max_size=30), st.integers(), st.data())
 def test_a_hash_depends_on_the_id_and_the_seed_alone(
     ids: list[str], seed: int, data: st.DataObject
@@ -195,7 +195,7 @@ def test_rates_that_are_none() -> None:
 # --- exact sizes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=12), st.integers(0, 10**6))
 def test_shares_of_strata_are_exact_to_within_one_row(
     sizes: list[int], total: int
@@ -210,7 +210,7 @@ def test_shares_of_strata_are_exact_to_within_one_row(
         assert np.all(np.abs(given_ - exact) < 1 + 1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.integers(0, 10**6), st.sampled_from("abc")),

@@ -155,7 +155,7 @@ NUMBERS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=40), st.booleans())
 def test_numbers_are_compared_as_one_by_one(
     pairs: list[tuple[float | None, float | None]], lists: bool
@@ -185,7 +185,7 @@ def test_numbers_are_compared_as_one_by_one(
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(
@@ -318,7 +318,7 @@ def test_ids_that_join_nothing() -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 10**6), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
 def test_intervals_are_those_of_statsmodels(
     trials: int, data: st.DataObject, confidence: float

@@ -78,7 +78,7 @@ def evidence(of: Reference, current: Profile) -> Any:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(

@@ -477,7 +477,6 @@ PATHS = st.one_of(
 
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(PATHS, st.booleans())

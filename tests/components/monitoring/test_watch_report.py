@@ -401,7 +401,7 @@ def test_data_cannot_change_the_page(text: str) -> None:
     assert [each for each in hostile.attributes if each[1] != "aria-label"] == plain
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(min_size=1, max_size=40))
 @example("none")
 @example("overall")
@@ -484,7 +484,7 @@ def documents(draw: st.DrawFn) -> Document:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(documents())
 def test_any_numbers_make_a_page(watched: Document) -> None:
     page = Seen(render(check_document(watched)))

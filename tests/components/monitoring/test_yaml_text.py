@@ -41,7 +41,7 @@ DATA = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(DATA)
 def test_what_is_written_is_read(data: dict[str, Any]) -> None:
     assert pyyaml.safe_load(yaml(data, "one\n\ntwo")) == data

@@ -240,7 +240,7 @@ def one(draw: st.DrawFn, field: Any) -> Any:
 @pytest.mark.parametrize(
     "full_name", [name for name in COMPARED if not name.endswith("Entry")]
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_messages_come_back_the_same_from_the_other_side(
     full_name: str, data: st.DataObject
@@ -259,7 +259,7 @@ def test_messages_come_back_the_same_from_the_other_side(
         ).SerializeToString(deterministic=True)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_a_rewritten_model_spec_leaves_all_else_as_it_was(data: st.DataObject) -> None:
     draw: Any = data.draw
@@ -388,7 +388,7 @@ ARRAYS = NUMBERS.flatmap(lambda name: hnp.arrays(name, SHAPES))
 STRINGS = hnp.arrays(object, SHAPES, elements=st.binary(max_size=6))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ARRAYS | STRINGS)
 def test_arrays_become_the_tensors_tensorflow_reads(array: Any) -> None:
     tensor = to_tensor(array)
@@ -398,7 +398,7 @@ def test_arrays_become_the_tensors_tensorflow_reads(array: Any) -> None:
     same(to_array(tensor), array)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ARRAYS | STRINGS)
 def test_tensors_tensorflow_makes_become_the_arrays_it_reads(array: Any) -> None:
     made = tf.make_tensor_proto(array)
@@ -412,7 +412,7 @@ def test_a_text_that_ends_in_zero_bytes_is_repeated_whole() -> None:
     assert to_array(tensor).tolist() == [b"\0", b"a\0", b"a\0"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ARRAYS | STRINGS, st.data())
 def test_the_last_of_single_values_is_repeated_as_tensorflow_does(
     array: Any, data: st.DataObject
@@ -425,7 +425,7 @@ def test_the_last_of_single_values_is_repeated_as_tensorflow_does(
         same(found, tf.make_ndarray(as_tensorflow(tensor)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(STRINGS)
 def test_strings_in_raw_bytes_are_read_as_tensorflow_does(array: Any) -> None:
     content = b"".join(map(varint, map(len, array.ravel()))) + b"".join(array.ravel())
@@ -445,7 +445,7 @@ def test_a_long_string_in_raw_bytes_has_a_length_of_several_bytes() -> None:
     assert to_array(tensor).tolist() == [text] == runtime_array(tensor).tolist()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(hnp.arrays("uint16", SHAPES))
 def test_bfloat16_is_read_and_written_once_numpy_has_it(bits: Any) -> None:
     array = bits.view(tf.bfloat16.as_numpy_dtype)  # importing TensorFlow added it

@@ -133,6 +133,4 @@ class ServingDirectory(RuleBasedStateMachine):
 
 
 TestServingDirectory = ServingDirectory.TestCase
-TestServingDirectory.settings = settings(
-    max_examples=40, stateful_step_count=15, deadline=None
-)
+TestServingDirectory.settings = settings(max_examples=40, stateful_step_count=15)

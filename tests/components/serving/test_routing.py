@@ -27,7 +27,7 @@ def test_before_any_version_is_stable_nothing_is_routed(tmp_path: Path) -> None:
     assert found == Routing() and found.routed == ()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(routings)
 def test_a_routing_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, routing: Routing

@@ -143,7 +143,7 @@ DEEDS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     layout=st.sampled_from(["names", "labels", "labels"]),
     bare=st.booleans(),

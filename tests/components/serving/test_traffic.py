@@ -43,7 +43,7 @@ arms = st.sampled_from(["stable", "candidate"])
 seen_units = st.builds(Seen, marks, st.integers(-3, 3), st.integers(0, 2), arms)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(seen_units, max_size=8), max_size=6))
 def test_counts_are_those_of_distinct_units(
     tmp_path_factory: pytest.TempPathFactory, reports: list[list[Seen]]

@@ -215,7 +215,6 @@ def test_moments_of_infinities_depend_on_batches_in_tfdv() -> None:
 
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(table=tables(), rows_per_group=st.sampled_from([1, 5, 100]))
@@ -230,7 +229,6 @@ def test_statistics_of_any_table_equal_tfdv(
 
 @settings(
     max_examples=12,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

@@ -38,13 +38,13 @@ def check(count: int, edges: list[tuple[int, int]]) -> Layout:
     return layout
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(EDGES)
 def test_any_graph_is_laid_out(edges: list[tuple[int, int]]) -> None:
     check(NODES, edges)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(EDGES)
 def test_every_edge_of_a_graph_without_loops_leads_to_the_right(
     edges: list[tuple[int, int]],

@@ -543,7 +543,7 @@ def channel_of(server: SmtpReceiver) -> Mail:
 ODD = st.text(st.characters(exclude_categories=()), min_size=1, max_size=200)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(model=ODD, reasons=st.lists(ODD, max_size=4))
 def test_whatever_a_model_is_called_no_header_or_mention_is_smuggled_in(
     model: str, reasons: list[str]

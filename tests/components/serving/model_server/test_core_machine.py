@@ -168,4 +168,4 @@ class Core(RuleBasedStateMachine):
 
 
 TestCore = Core.TestCase
-TestCore.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestCore.settings = settings(max_examples=60, stateful_step_count=30)

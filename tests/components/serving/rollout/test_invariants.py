@@ -233,6 +233,5 @@ TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(
     max_examples=60,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )

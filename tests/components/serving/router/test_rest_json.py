@@ -102,7 +102,7 @@ def documents(draw: Any) -> tuple[dict[str, Any], dict[str, str]]:
     return document, kinds
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(documents())
 def test_what_is_taken_and_as_what_is_as_in_the_model_server(
     case: tuple[dict[str, Any], dict[str, str]],
@@ -132,7 +132,7 @@ answers = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(["y", "z", "z_bytes"]), answers), st.booleans())
 def test_answers_are_written_as_the_model_server_writes_them(
     outputs: dict[str, Any], rows: bool

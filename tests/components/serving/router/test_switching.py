@@ -188,7 +188,7 @@ def test_only_another_rollout_closes_the_breaker(
     assert router.predict(X, "user").version == 2
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.one_of(
