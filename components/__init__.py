@@ -7,6 +7,7 @@ from penstock.components.ingestion import (
     ParquetExampleGen,
 )
 from penstock.components.monitoring.drift_monitor import DriftMonitor
+from penstock.components.monitoring.log_example_gen import LogExampleGen
 from penstock.components.monitoring.quality_monitor import QualityMonitor
 from penstock.components.serving.infra_validator import InfraValidator
 from penstock.components.serving.pusher import Pusher
@@ -26,6 +27,7 @@ __all__ = [
     "ImportExampleGen",
     "ImportSchemaGen",
     "InfraValidator",
+    "LogExampleGen",
     "ParquetExampleGen",
     "Pusher",
     "QualityMonitor",

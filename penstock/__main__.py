@@ -27,7 +27,7 @@ from penstock.commands.serving import serve
 from penstock.commands.shelf import pin, quarantine, retain, verify
 from penstock.commands.simulating import simulate
 from penstock.commands.terminal import CANCELED, DONE, ERROR
-from penstock.commands.tiers import hold, tiers
+from penstock.commands.tiers import hold, labels, tiers
 from penstock.schemas.errors import PenstockError
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ for verb in (
     *(run, plan, evaluate, runs, show, logs, artifacts, lineage, reproduce, impact),
     *(diff, bless, gc, versions, verify, pin, quarantine, retain),
     *(serve, simulate, rollback),
-    *(drift, backtest, export, notify, rules, tiers, hold),
+    *(drift, backtest, export, notify, rules, labels, tiers, hold),
 ):
     app.command()(verb)
 app.add_typer(rollout)

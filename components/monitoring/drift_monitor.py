@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from penstock.components.base import Component, RunContext, output
+from penstock.components.monitoring.log_format import ID, KNOWN
 from penstock.schemas.artifacts import DriftVerdict, Examples, Model
 from penstock.schemas.errors import DataError, PipelineError, did_you_mean, quoted
 
@@ -352,7 +353,7 @@ class DriftMonitor(Component):
             return list(dict.fromkeys(named))
         logged = schema_of(self.examples).names
         known = logged if rows is None else rows.names
-        others = {self.time, self.version, self.probability, self.id}
+        others = {self.time, self.version, self.probability, self.id, *KNOWN}
         both = {*logged, *self.scores, *self.labels}
         return [name for name in known if name in both and name not in others]
 
@@ -508,6 +509,10 @@ class DriftMonitor(Component):
 
         from penstock.components.monitoring.skew import compare_rows
 
+        if self.id not in rows.schema.names and ID in rows.schema.names:
+            # LogExampleGen has ids under the name that they have in every log.
+            names = [self.id if each == ID else each for each in rows.schema.names]
+            rows = rows.rename_columns(names)
         self._check_id("logged", rows.schema.names, self.examples.uri)
         ids = rows.column(self.id)
         alike, many = [], 0

@@ -65,11 +65,17 @@ def label_values(labels: pa.Array | pa.ChunkedArray | Sequence[Any]) -> list[Any
     ]
 
 
-def label_array(labels: list[Any]) -> pa.Array:
-    """Return labels as SQLite gave them as a column of one type."""
-    kinds = {type(label) for label in labels}
-    if kinds == {int, float}:
+def label_array(labels: list[Any], kinds: set[str]) -> pa.Array:
+    """Return labels as SQLite gave them as a column of one type.
+
+    Args:
+        labels: Some of them.
+        kinds: SQLite's names of the types that all of them have.
+    """
+    if kinds <= {"integer"}:
+        return pa.array(labels, pa.int64() if kinds else pa.null())
+    if kinds <= {"integer", "real"}:
         return pa.array([float(label) for label in labels], pa.float64())
-    if len(kinds) > 1:
-        return pa.array([str(label) for label in labels], pa.string())
-    return pa.array(labels)
+    if kinds == {"blob"}:
+        return pa.array(labels, pa.binary())
+    return pa.array([str(label) for label in labels], pa.string())

@@ -488,7 +488,9 @@ class LabelJoin:
         times = log.times
         if not log.rows:
             return dataclasses.replace(
-                log, table=log.table.append_column(name, pa.nulls(0)), label=name
+                log,
+                table=log.table.append_column(name, label_array([], self._kinds())),
+                label=name,
             )
         pairs = self._base.execute(
             "SELECT id, label FROM predictions WHERE time >= ? AND time <= ? AND "
@@ -497,10 +499,34 @@ class LabelJoin:
         ).fetchall()
         ids = pa.array([id for id, _ in pairs], pa.string())
         place = pc.index_in(log.ids, value_set=ids)
-        column = label_array([label for _, label in pairs]).take(place)
+        column = label_array([label for _, label in pairs], self._kinds()).take(place)
         return dataclasses.replace(
             log, table=log.table.append_column(name, column), label=name
         )
+
+    def state(self, first: float, last: float) -> str:
+        """Return a text that changes with the labels of rows.
+
+        Args:
+            first: The time of the first row, in seconds since 1970.
+            last: The time of the last row.
+        """
+        count, times = self._one(
+            "SELECT count(label_time), total(label_time) FROM predictions "
+            "WHERE time >= ? AND time <= ?",
+            (first, last),
+        )
+        return f"{count} labels, {times!r}"
+
+    def _kinds(self) -> set[str]:
+        """Return what kinds of labels there are: of one log all columns are alike."""
+        return {
+            kind
+            for (kind,) in self._base.execute(
+                "SELECT DISTINCT typeof(label) FROM predictions "
+                "WHERE label_time IS NOT NULL"
+            )
+        }
 
     @property
     def strays(self) -> int:

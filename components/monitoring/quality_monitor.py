@@ -256,14 +256,8 @@ class QualityMonitor(Component):
         """Return the window that all rows are of; None if their times tell it."""
         from penstock.components.monitoring.windows import Window
 
-        if "/" in self.window:
-            start, _, end = self.window.partition("/")
-            return Window(
-                _seconds(start, f"{self.name}.window"),
-                _seconds(end, f"{self.name}.window"),
-            )
         if self.window:
-            return Window.day(self.window)
+            return Window.parse(self.window, f"{self.name}.window")
         if self.time or self.examples.is_promise:
             return None
         span = self.examples.span
@@ -278,8 +272,10 @@ class QualityMonitor(Component):
 
     def _times(self) -> list[tuple[float, str]]:
         """Return the deployments, their times in seconds since 1970."""
+        from penstock.components.monitoring.windows import seconds_of
+
         return [
-            (_seconds(time, f"{self.name}.deployments"), text)
+            (seconds_of(time, f"{self.name}.deployments"), text)
             for time, text in self.deployments
         ]
 
@@ -617,16 +613,3 @@ class _Live:
         )
         signals = {name: each.update(errors) for name, each in detectors.items()}
         return signals, {name: each.state() for name, each in detectors.items()}
-
-
-def _seconds(text: str, subject: str) -> float:
-    """Return a time in ISO 8601 as seconds since 1970; UTC if it does not say."""
-    try:
-        found = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        raise PipelineError(
-            f"{subject} has the time '{text}'. Write it as '2026-11-30T06:00:00Z'."
-        ) from None
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=datetime.timezone.utc)
-    return found.timestamp()

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 from collections.abc import Iterable, Iterator
 
-from penstock.schemas.errors import DataError
+from penstock.schemas.errors import DataError, PipelineError
 
 HOUR = 3_600.0
 """Seconds of an hour."""
@@ -56,6 +56,23 @@ class Window:
             raise DataError(f"A day has no hour {hour}. Give one from 0 to 23.")
         start = cls.day(date).start + hour * HOUR
         return cls(start, start + HOUR)
+
+    @classmethod
+    def parse(cls, text: str, subject: str) -> Window:
+        """Return the UTC day '2026-11-30', or start and end in ISO 8601 with a slash.
+
+        Args:
+            text: What is said.
+            subject: What says it, for the sentence.
+
+        Raises:
+            DataError: It is no day, or ends before it starts.
+            PipelineError: One of its ends is no time.
+        """
+        if "/" not in text:
+            return cls.day(text)
+        start, _, end = text.partition("/")
+        return cls(seconds_of(start, subject), seconds_of(end, subject))
 
     @classmethod
     def spanning(cls, windows: Iterable[Window]) -> Window:
@@ -118,6 +135,27 @@ UNDATED = Window(0.0, 1.0)
 def iso(seconds: float) -> str:
     """Return a time as '2026-11-30T00:00:00Z', with microseconds where it has any."""
     return _time(seconds).isoformat().replace("+00:00", "Z")
+
+
+def seconds_of(text: str, subject: str) -> float:
+    """Return a time in ISO 8601 as seconds since 1970; UTC if it does not say.
+
+    Args:
+        text: The time.
+        subject: What says it, for the sentence.
+
+    Raises:
+        PipelineError: It is none.
+    """
+    try:
+        found = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise PipelineError(
+            f"{subject} has the time '{text}'. Write it as '2026-11-30T06:00:00Z'."
+        ) from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=_UTC)
+    return found.timestamp()
 
 
 def _time(seconds: float) -> datetime.datetime:

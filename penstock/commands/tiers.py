@@ -1,10 +1,10 @@
-"""Verbs for the logs of a model: sample them, delete the old ones, hold some."""
+"""Verbs for the logs of a model: label, sample, delete and hold them."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,64 @@ if TYPE_CHECKING:
 RawArgument = Annotated[
     Path, typer.Argument(metavar="LOGS", help="The folder of the raw logs.")
 ]
+
+
+def labels(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILES", help="Parquet or CSV files, or folders, with labels."
+        ),
+    ],
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--dir", metavar="DIR", help="Where labels are kept, a LabelJoin's folder."
+        ),
+    ],
+    id_column: Annotated[
+        str, typer.Option("--id", metavar="COLUMN", help="The rows that they are of.")
+    ],
+    label_column: Annotated[
+        str,
+        typer.Option("--label", metavar="COLUMN", help="The labels; null: none yet."),
+    ],
+    time_column: Annotated[
+        str,
+        typer.Option(
+            "--time", metavar="COLUMN", help="When each became known; now if left out."
+        ),
+    ] = "",
+    on_conflict: Annotated[
+        Literal["refuse", "first", "last"],
+        typer.Option(
+            "--on-conflict", help="What to do with labels that contradict others."
+        ),
+    ] = "refuse",
+    as_json: JsonOption = False,
+) -> None:
+    """Add labels that have come, for the rows of logs that wait for them.
+
+    What was added before counts once. LogExampleGen joins them to the logs.
+    """
+    import dataclasses
+
+    from penstock.components.monitoring.label_files import read_labels
+    from penstock.components.monitoring.labels import LabelJoin
+
+    found = read_labels(files, id_column, label_column, time_column)
+    with LabelJoin(folder, on_conflict=on_conflict) as join:
+        came = join.add_labels(found.ids, found.labels, found.times)
+    if as_json:
+        print_json({**dataclasses.asdict(came), "waiting": found.waiting})
+        return
+    console = new_console()
+    console.print(
+        f"joined {came.joined:,}, known before {came.known:,}, of unknown rows "
+        f"{came.unknown:,}, without a label yet {found.waiting:,}"
+    )
+    for sentence in came.sentences:
+        console.print(sentence, markup=False, soft_wrap=True)
 
 
 def tiers(

@@ -13,6 +13,7 @@ import pytest
 import penstock.components as c
 from penstock.components import contract
 from penstock.components.base import Component, RunContext
+from penstock.components.monitoring.log_format import LogFormat
 from penstock.schemas.artifacts import Examples
 from tests.contract.chain import train
 
@@ -39,6 +40,7 @@ class Chain:
         self.folder = folder
         self.serving_dir = folder / "serving"
         self.monitor_dir = folder / "monitoring"
+        self.labels_dir = folder / "labels"
         data = folder / "data"
         data.mkdir()
         numbers = random.Random(0)
@@ -80,6 +82,11 @@ class Chain:
                 eval_config=self.eval_config(),
             )
         )
+        log = folder / "log.csv"
+        log.write_text(
+            "trip,at,fare\n"
+            + "".join(f"{i},2026-11-30T06:00:{i:02},{i % 7}.5\n" for i in range(60))
+        )
         # The span of a day: its rows do not say when they were logged.
         day = Examples(ingest.examples.path, properties={"span": 20_000})
         day.split_names = ingest.examples.split_names
@@ -115,6 +122,12 @@ class Chain:
                     examples=ingest.examples,
                     schema=schema.schema,
                     make_warmup=True,
+                ),
+                c.LogExampleGen(
+                    log_dir=log,
+                    window="2026-11-30",
+                    format=LogFormat(id="trip", time="at"),
+                    labels_dir=self.labels_dir,
                 ),
                 c.DriftMonitor(
                     examples=day,
@@ -188,6 +201,7 @@ def subject(
             may_write={
                 "Pusher": [chain.serving_dir],
                 "DriftMonitor": [chain.monitor_dir],
+                "LogExampleGen": [chain.labels_dir],
             }.get(name, []),
             # A model's bytes depend on what its process built before, which is why
             # runs train in processes of their own; its own tests hold it to that.
