@@ -58,7 +58,9 @@ class ColumnLaw:
 
 def law_of(column: ColumnProfile) -> ColumnLaw:
     """Return the law that a reference's column is taken to follow."""
-    shares = {"missing": column.missing / max(column.rows, 1)}
+    shares = {}
+    if column.grid.role != "label":  # of which what is missing is not tested
+        shares["missing"] = column.missing / max(column.rows, 1)
     if column.grid.kind == "numeric":
         held = max(column.values, 1)
         shares["nan"] = column.nan / held

@@ -299,6 +299,37 @@ def test_a_score_is_tested_with_a_level_of_its_own() -> None:
     assert column_level(thresholds(m=1, k=1), roles, "score", 5_000) == LEVEL * 0.1
 
 
+def test_labels_that_have_not_come_are_no_drift_and_those_that_have_are_looked_at() -> (
+    None
+):
+    def decided(share: float, ones: float) -> DriftDecision:
+        rng = np.random.default_rng([7, round(100 * ones)])
+        table = rows(5_000, 1)
+        came = (rng.random(5_000) < ones).astype(float)
+        label = pa.array(came, mask=rng.random(5_000) >= share)
+        place = table.column_names.index("label")
+        of = reference()
+        profile = profile_table(
+            of.grid,
+            table.set_column(place, "label", label),
+            day(0),
+            model="taxi",
+            version="7",
+        )
+        (evidence,) = compared(profile)
+        missing = evidence.columns["label"].missing[1]
+        assert missing == pytest.approx(1 - share, abs=0.03)
+        return decide([evidence], thresholds())
+
+    assert decided(0.6, 0.3).state == "ok"
+    assert decided(0.0, 0.3).state == "ok"
+    (found,) = decided(0.6, 0.45).alerts
+    assert found.column == "label"
+    assert found.explanation.endswith(
+        "; more values equal to 1: 44.6 % instead of 29.8 %."
+    )
+
+
 def test_a_column_whose_days_vary_needs_more() -> None:
     evidence = compared(window(1, shift=0.1))
     assert decide(evidence, thresholds()).state == "alert"
