@@ -80,7 +80,8 @@ class DriftMonitor(Component):
             told in the log of the component and not watched.
         scores: Columns of what the model answered; tested first, with a share of the
             budget of its own.
-        labels: Columns of the truth, where it is logged; likewise.
+        labels: Columns of the truth, where it is logged; likewise. That of a
+            `LogExampleGen` is one, named or not.
         categories: Columns of numbers that are names, as a postcode.
         splits: The splits of `examples` to read; all if none are named.
         reference_splits: Those of `reference`.
@@ -324,7 +325,7 @@ class DriftMonitor(Component):
                 if each is not None
             ],
             [self.time, self.hourly, self.season],
-            [*self.columns, "", *self.scores, "", *self.labels],
+            [*self.columns, "", *self.scores, "", *self._labels()],
             [
                 *self.categories,
                 "",
@@ -360,8 +361,13 @@ class DriftMonitor(Component):
     def _roles(self) -> dict[str, str]:
         return {
             **dict.fromkeys(self.scores, "score"),
-            **dict.fromkeys(self.labels, "label"),
+            **dict.fromkeys(self._labels(), "label"),
         }
+
+    def _labels(self) -> tuple[str, ...]:
+        """Return the columns of the truth: those named, and a LogExampleGen's."""
+        said = self.examples.properties.get("label")
+        return (*self.labels, *([str(said)] if said else []))
 
     def _subject(self) -> str:
         return ", ".join(f"'{each.uri}'" for each in self.reference or ())
@@ -558,7 +564,7 @@ class DriftMonitor(Component):
         names = [
             each
             for each in self._watched_columns(reference)
-            if each in rows.schema.names and each not in self.labels
+            if each in rows.schema.names and each not in self._labels()
         ]
         return domain_classifier(
             pa.Table.from_batches(kept),

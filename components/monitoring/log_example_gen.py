@@ -122,6 +122,7 @@ class LogExampleGen(Component):
         if self.labels_dir is None:
             rows = self._write(self._read(), context)
         else:
+            self.examples.properties["label"] = self.label
             with LabelJoin(self.labels_dir) as join:
                 rows = self._write(self._labeled(join), context)
                 if self.window:

@@ -215,7 +215,6 @@ def watched(folder: Path, log: Path) -> RunResult:
         model="taxi",
         monitor_dir=folder / "monitoring",
         scores=("score",),
-        labels=("label",),
         observe_rows=50,
         observe_windows=1,
         **known,
@@ -249,7 +248,8 @@ def test_requests_and_late_labels_come_to_verdicts(
     made_of = Watched(tmp_path / "monitoring", "taxi").reference()
     assert made_of is not None
     # What is known of every row is no feature.
-    assert set(made_of.grid.columns) == {"fare", "score", "label"}
+    roles = {column.name: column.role for column in made_of.grid}
+    assert roles == {"fare": "feature", "score": "score", "label": "label"}
     quality = first["QualityMonitor"].outputs["verdict"]
     assert isinstance(quality, QualityVerdict)
     assert "Labels have come for 30 of the 60 rows" in quality.reasons[0]
