@@ -23,7 +23,7 @@ from tests.pipelines.toys import Make
 
 
 def git(folder: Path, *arguments: str) -> str:
-    settings = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    settings = ["-c", "user.name=Yvonne", "-c", "user.email=yvonne@example.org"]
     done = subprocess.run(
         ["git", *settings, *arguments],
         cwd=folder,
@@ -42,7 +42,7 @@ def repository(tmp_path: Path) -> Path:
     (folder / "code" / "model.py").write_text("layers = 2\n")
     (folder / ".gitignore").write_text("ignored/\n")
     git(folder, "init", "-q")
-    git(folder, "remote", "add", "origin", "https://ada:secret@example.org/taxi.git")
+    git(folder, "remote", "add", "origin", "https://yvonne:secret@example.org/taxi.git")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "first")
     return folder
@@ -198,7 +198,8 @@ def test_a_clean_tree_is_its_commit(repository: Path) -> None:
     root = repository.parent
     said = json.dumps(capture(root, root, repository / "code"))
     assert head in said
-    for word in ("Ada", "ada", "secret", "example.org", "origin"):
+    # None of them is what hexadecimal digits may spell, as "ada" would be.
+    for word in ("Yvonne", "yvonne", "secret", "example.org", "origin"):
         assert word not in said
 
 

@@ -437,7 +437,9 @@ def test_destruct_on_non_serving_thread(world: World) -> None:
     world.take_note()
     unload = threading.Thread(target=lambda: world.act(2))
     unload.start()
-    world.reaches("a", 0, State.UNLOADING)
+    # Whichever of both is first holds up the other, too.
+    while State.UNLOADING not in (world.state("a", 0), world.state("a", 1)):
+        time.sleep(0.002)
     assert world.fakes["a", 0].closed_by is None  # in-flight requests are waited for
     held.__exit__(None, None, None)
     unload.join()
