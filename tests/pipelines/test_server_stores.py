@@ -430,6 +430,7 @@ def test_what_is_no_server_is_said_to_be_none(
 # What is recorded ----------------------------------------------------------------
 
 
+@pytest.mark.stores
 def test_names_that_differ_by_case_alone_are_told_apart_or_refused(
     mariadb: MariaDB,
 ) -> None:
